@@ -1,0 +1,266 @@
+//! The contract of the fourth milestone: each readiness is told once, so it has to be used up.
+//!
+//! It ends at its wall: one client that does not read keeps everybody waiting.
+
+use assert_cmd::cargo::cargo_bin;
+use support::{
+    Program, Setup, Wall, behaviour, command_line,
+    descriptors::{self, AtTheLimit, FEW},
+    explain::book,
+    foreign,
+    mechanism::{self, EPOLLIN, Trigger},
+    walls,
+};
+
+/// The milestone, or the program that the environment names in `SERVER`.
+fn m4() -> Program {
+    Program::under_test(env!("CARGO_PKG_NAME"), cargo_bin!("m4-edge-triggered"))
+}
+
+// Behaviour: one client at a time
+
+#[test]
+fn echoes_one_line() {
+    behaviour::echoes_one_line(&m4().start());
+}
+
+#[test]
+fn echoes_bytes_split_over_many_writes() {
+    behaviour::echoes_bytes_split_over_many_writes(&m4().start());
+}
+
+#[test]
+fn echoes_one_byte_at_a_time() {
+    behaviour::echoes_one_byte_at_a_time(&m4().start());
+}
+
+#[test]
+fn echoes_every_byte_value() {
+    behaviour::echoes_every_byte_value(&m4().start());
+}
+
+#[test]
+fn echoes_megabytes() {
+    behaviour::echoes_megabytes(&m4().start());
+}
+
+#[test]
+fn echoes_what_arrived_before_the_half_close() {
+    behaviour::echoes_what_arrived_before_the_half_close(&m4().start());
+}
+
+#[test]
+fn echoes_what_was_queued_together_with_the_half_close() {
+    behaviour::echoes_what_was_queued_together_with_the_half_close(&m4().start());
+}
+
+#[test]
+fn closes_a_client_that_sends_nothing() {
+    behaviour::closes_a_client_that_sends_nothing(&m4().start());
+}
+
+#[test]
+fn gives_a_slow_reader_every_byte() {
+    behaviour::gives_a_slow_reader_every_byte(&m4().start());
+}
+
+#[test]
+fn outlives_clients_that_only_connect() {
+    behaviour::outlives_clients_that_only_connect(&m4().start());
+}
+
+#[test]
+fn outlives_a_reset_of_an_idle_client() {
+    behaviour::outlives_a_reset_of_an_idle_client(&m4().start());
+}
+
+#[test]
+fn outlives_a_reset_with_data_in_flight() {
+    behaviour::outlives_a_reset_with_data_in_flight(&m4().start());
+}
+
+#[test]
+fn outlives_clients_that_leave_before_they_are_accepted() {
+    behaviour::outlives_clients_that_leave_before_they_are_accepted(&m4().start());
+}
+
+#[test]
+fn serves_everyone_in_a_burst_of_connections() {
+    behaviour::serves_everyone_in_a_burst_of_connections(&m4().start());
+}
+
+#[test]
+fn serves_hundreds_of_clients_in_turn() {
+    behaviour::serves_hundreds_of_clients_in_turn(&m4().start());
+}
+
+#[test]
+fn closes_the_descriptor_of_every_client_that_left() {
+    behaviour::closes_the_descriptor_of_every_client_that_left(&m4().start());
+}
+
+#[test]
+fn goes_on_after_being_stopped() {
+    behaviour::goes_on_after_being_stopped(&m4().start());
+}
+
+#[test]
+fn restarts_on_its_port_with_clients_connected() {
+    behaviour::restarts_on_its_port_with_clients_connected(&m4().start());
+}
+
+// Behaviour: many clients at once
+
+#[test]
+fn serves_others_while_one_is_silent() {
+    behaviour::serves_others_while_one_is_silent(&m4().start());
+}
+
+#[test]
+fn keeps_interleaved_clients_apart() {
+    behaviour::keeps_interleaved_clients_apart(&m4().start());
+}
+
+#[test]
+fn echoes_megabytes_of_several_clients_at_once() {
+    behaviour::echoes_megabytes_of_several_clients_at_once(&m4().start());
+}
+
+#[test]
+fn serves_hundreds_of_clients_at_once() {
+    behaviour::serves_hundreds_of_clients_at_once(&m4().start());
+}
+
+#[test]
+fn keeps_others_when_one_resets() {
+    behaviour::keeps_others_when_one_resets(&m4().start());
+}
+
+// Mechanism
+
+#[test]
+fn sockets_are_non_blocking() {
+    mechanism::sockets_are_non_blocking(&m4().start());
+}
+
+#[test]
+fn runs_in_one_thread() {
+    mechanism::runs_in_one_thread(&m4().start());
+}
+
+#[test]
+fn registers_clients_edge_triggered() {
+    mechanism::registers_clients(&m4().start(), Trigger::Edge, EPOLLIN);
+}
+
+#[test]
+fn registers_the_listener_edge_triggered() {
+    mechanism::registers_the_listener(&m4().start(), Trigger::Edge);
+}
+
+#[test]
+fn costs_one_wake_up_and_one_send_per_echo() {
+    mechanism::costs_per_echo(&m4().start(), 2, book::M4_DRAIN);
+}
+
+#[test]
+fn rests_after_load() {
+    mechanism::rests_after_load(&m4().start());
+}
+
+#[test]
+fn sends_the_rest_of_a_partial_send() {
+    mechanism::sends_the_rest_of_a_partial_send(&m4().start());
+}
+
+// When descriptors run out
+
+#[test]
+fn serves_what_fits_into_16_descriptors() {
+    descriptors::serves_what_fits(&m4(), Setup::new().soft_descriptors(FEW), AtTheLimit::Rests);
+}
+
+#[test]
+fn waits_when_nobody_fits() {
+    descriptors::waits_when_nobody_fits(&m4(), 5, AtTheLimit::Rests);
+}
+
+// The command line
+
+#[test]
+fn helps() {
+    command_line::helps(&m4(), env!("CARGO_PKG_DESCRIPTION"));
+}
+
+#[test]
+fn tells_its_version() {
+    command_line::tells_its_version(&m4(), env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn announces_itself() {
+    command_line::announces_itself(&m4(), "epoll echo server on port {} (edge-triggered)");
+}
+
+#[test]
+fn refuses_a_wrong_command_line() {
+    command_line::refuses_a_wrong_command_line(&m4());
+}
+
+#[test]
+fn says_that_an_address_is_not_ours() {
+    command_line::says_that_an_address_is_not_ours(&m4());
+}
+
+#[test]
+fn says_that_a_port_is_in_use() {
+    command_line::says_that_a_port_is_in_use(&m4());
+}
+
+#[test]
+fn says_that_a_port_is_privileged() {
+    command_line::says_that_a_port_is_privileged(&m4());
+}
+
+#[test]
+fn serves_without_standard_output() {
+    command_line::serves_without_standard_output(&m4());
+}
+
+#[test]
+fn serves_ipv6() {
+    command_line::serves_ipv6(&m4());
+}
+
+#[test]
+fn listens_on_loopback_only_unless_asked() {
+    command_line::listens_on_loopback_only_unless_asked(&m4());
+}
+
+// Walls
+
+#[test]
+fn asks_hardly_more_than_once_about_one_burst() {
+    walls::must_hold(&m4(), mechanism::one_burst);
+}
+
+#[test]
+fn stalls_when_one_client_does_not_read() {
+    walls::must_hit(
+        &m4(),
+        Wall::StalledByOne,
+        walls::a_client_that_does_not_read,
+    );
+}
+
+// Other people's servers
+
+#[test]
+fn judges_a_server_in_c() {
+    foreign::judge_c("edge", env!("CARGO_TARGET_TMPDIR"));
+}
+
+#[test]
+fn judges_a_server_in_python() {
+    foreign::judge_python();
+}

@@ -1,0 +1,223 @@
+//! What a server does when it may open no more descriptors: it starts, serves what fits, says so
+//! once, rests, and goes on when clients leave.
+
+use std::{collections::VecDeque, thread, time::Duration};
+
+use crate::{
+    Client, ClientOptions, Lesson, PATIENCE, Program, Server, Setup, Trouble, explain::book,
+    pattern, skipped,
+};
+
+/// The limit of these checks: a handful of clients fills it.
+pub const FEW: u64 = 16;
+
+/// More clients than [`FEW`] descriptors are enough for.
+const TOO_MANY: usize = 40;
+
+/// Whether a server at its limit rests: the second milestone asks every socket over and over, limit
+/// or no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtTheLimit {
+    /// It sleeps.
+    Rests,
+    /// It goes on asking.
+    NeverRests,
+}
+
+/// Started with few descriptors (`setup` says by which limit), it serves as many clients as fit;
+/// the rest wait, and are served when others leave.
+#[track_caller]
+pub fn serves_what_fits(program: &Program, setup: Setup, at_the_limit: AtTheLimit) {
+    if program.is_foreign() {
+        return skipped("what a server says about its limits is judged on our own only");
+    }
+    let server = program.start_with(setup);
+    Lesson {
+        tried: "a server with 16 descriptors gets 40 clients, each of which sends a line; then the \
+                served ones leave, one after the other",
+        usually: "accept gives EMFILE. The listener stays ready, so a level-triggered loop spins; \
+                  an edge-triggered one that stops accepting is never told again. Stop watching \
+                  the listener, and watch it anew when a client has left",
+        read: book::M6_DESCRIPTORS,
+    }
+    .expect(|| {
+        let clients = send_lines(&server)?;
+        let said = server.wait_for_stderr_line(program.name(), PATIENCE)?;
+
+        // Those that fit came first; each of them is served while the others wait.
+        let fit = served(&clients)?;
+        for (connection, client) in (0..).zip(&clients[..fit]) {
+            if connection > 0 {
+                client.expect(&line(connection))?;
+            }
+            client.echo(b"and again\n")?;
+        }
+        if clients[fit..]
+            .iter()
+            .any(|client| client.has_received().is_some())
+        {
+            return Err(Trouble::Server(
+                "a client was served, or turned away, out of its turn".to_owned(),
+            ));
+        }
+        if at_the_limit == AtTheLimit::Rests {
+            rests(&server)?;
+        }
+
+        // Each that leaves makes room for the next.
+        let mut inside = VecDeque::from(clients);
+        let mut waiting = inside.split_off(fit);
+        let mut next = fit;
+        while let Some(client) = waiting.pop_front() {
+            inside.pop_front();
+            client.expect(&line(next))?;
+            inside.push_back(client);
+            next += 1;
+        }
+        says_so_once(&server, &said)
+    });
+}
+
+/// Started with few descriptors, a server that needs one at a time serves everybody in turn.
+#[track_caller]
+pub fn serves_in_turn(program: &Program) {
+    if program.is_foreign() {
+        return skipped("limits are judged on our own servers only");
+    }
+    let server = program.start_with(Setup::new().soft_descriptors(FEW));
+    Lesson {
+        tried: "a server with 16 descriptors gets 40 clients, each of which sends a line, and \
+                leaves when it is back",
+        usually: "the descriptor of a client that has left is not closed",
+        read: book::M6_DESCRIPTORS,
+    }
+    .expect(|| {
+        for (connection, client) in send_lines(&server)?.into_iter().enumerate() {
+            client.expect(&line(connection))?;
+        }
+        Ok(())
+    });
+    assert_eq!(server.stderr(), "");
+}
+
+/// Started with a soft limit of few descriptors and a hard limit that is higher, it serves
+/// everybody.
+#[track_caller]
+pub fn raises_its_soft_limit(program: &Program) {
+    if program.is_foreign() {
+        return skipped("limits are judged on our own servers only");
+    }
+    let server = program.start_with(Setup::new().soft_descriptors(FEW));
+    Lesson {
+        tried: "a server with a soft limit of 16 descriptors gets 40 clients, and the hard limit \
+                is higher; when all are there, each is served",
+        usually: "RLIMIT_NOFILE was not raised to the hard limit, which any program may do for \
+                  itself",
+        read: book::M6_DESCRIPTORS,
+    }
+    .expect(|| {
+        let clients: Vec<_> = (0..TOO_MANY)
+            .map(|_| Client::connect(&server))
+            .collect::<Result<_, _>>()?;
+        clients
+            .iter()
+            .try_for_each(|client| client.be_served(&server))
+    });
+}
+
+/// Started with so few descriptors that none is left for a client, it says so once and waits for
+/// better times.
+#[track_caller]
+pub fn waits_when_nobody_fits(program: &Program, descriptors: u64, at_the_limit: AtTheLimit) {
+    if program.is_foreign() {
+        return skipped("what a server says about its limits is judged on our own only");
+    }
+    let server = program.start_with(Setup::new().soft_descriptors(descriptors));
+    Lesson {
+        tried: "a server whose descriptors are all taken before the first client comes gets three \
+                clients",
+        usually: "the error of accept ends the server, or fills the log, or accept is called again \
+                  at once, for ever",
+        read: book::M6_DESCRIPTORS,
+    }
+    .expect(|| {
+        let clients: Vec<_> = (0..3)
+            .map(|_| Client::connect(&server))
+            .collect::<Result<_, _>>()?;
+        let said = server.wait_for_stderr_line("(EMFILE)", PATIENCE)?;
+        if at_the_limit == AtTheLimit::Rests {
+            rests(&server)?;
+        }
+        if server.has_ended() || clients.iter().any(|client| client.has_received().is_some()) {
+            return Err(Trouble::Server(
+                "a client was answered, or the server ended".to_owned(),
+            ));
+        }
+        says_so_once(&server, &said)
+    });
+}
+
+fn line(connection: usize) -> Vec<u8> {
+    pattern(connection as u64, 50)
+}
+
+/// [`TOO_MANY`] clients that have each sent [`line`].
+fn send_lines(server: &Server) -> Result<Vec<Client>, Trouble> {
+    (0..TOO_MANY)
+        .map(|connection| {
+            let client = ClientOptions::new().connect(server)?;
+            client.send(&line(connection))?;
+            Ok(client)
+        })
+        .collect()
+}
+
+/// How many of the clients are answered when the server has answered all that it can: the first of
+/// them holds ten short exchanges with it, and in each turn that this takes the server has seen all
+/// that others sent long before.
+fn served(clients: &[Client]) -> Result<usize, Trouble> {
+    clients[0].expect(&line(0))?;
+    for _ in 0..10 {
+        clients[0].echo(b"still here\n")?;
+    }
+    let answered = |client: &&Client| client.has_received().is_some();
+    match 1 + clients[1..].iter().filter(answered).count() {
+        answered @ ..TOO_MANY => Ok(answered),
+        _ => Err(Trouble::Server(
+            "all clients were answered at once: more than there are descriptors".to_owned(),
+        )),
+    }
+}
+
+/// The server sleeps while nothing happens. A spinning one is found running at nearly every look;
+/// one that tries again now and then, at hardly any.
+fn rests(server: &Server) -> Result<(), Trouble> {
+    const LOOKS: usize = 20;
+    let mut awake = 0;
+    for _ in 0..LOOKS {
+        awake += usize::from(!server.is_asleep());
+        thread::sleep(Duration::from_millis(5));
+    }
+    match awake <= LOOKS / 4 {
+        true => Ok(()),
+        false => Err(Trouble::Server(format!(
+            "the server runs although nothing happens: {awake} of {LOOKS} looks found it awake"
+        ))),
+    }
+}
+
+/// One line, and at most one hint.
+fn says_so_once(server: &Server, said: &str) -> Result<(), Trouble> {
+    let stderr = server.stderr();
+    let mut lines = stderr.lines();
+    let (first, hint) = (lines.next(), lines.next());
+    let right = first == Some(said)
+        && hint.is_none_or(|hint| hint.starts_with("hint: "))
+        && lines.next().is_none();
+    match right {
+        true => Ok(()),
+        false => Err(Trouble::Server(format!(
+            "expected one line on standard error and at most one hint; it wrote:\n{stderr}"
+        ))),
+    }
+}

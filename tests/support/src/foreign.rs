@@ -1,0 +1,108 @@
+//! Contracts judge programs that are none of ours. So that this stays true, each of these runs a
+//! contract, as it stands in its file, on a small server kept in `tests/foreign`.
+
+use std::{
+    env,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::{server::workspace_root, skipped};
+
+/// What the names of the tests that call this module begin with: the contract they run leaves them
+/// out.
+const OURSELVES: &str = "judges_";
+
+/// Runs the calling test's whole contract on the server in Python.
+///
+/// # Panics
+///
+/// When the contract fails, or does not say what it left out.
+#[track_caller]
+pub fn judge_python() {
+    // Its real path: what is called python3 may be a script that starts it, and takes longer than
+    // all the rest.
+    let ask = "import select, sys; select.epoll().close(); print(sys.executable)";
+    let answer = Command::new("python3").args(["-c", ask]).output();
+    let Some(answer) = answer.ok().filter(|answer| answer.status.success()) else {
+        return skipped("there is no python3 here, or it has no epoll");
+    };
+    let python = String::from_utf8_lossy(&answer.stdout);
+    let script = workspace_root().join("tests/foreign/echo_epoll.py");
+    judge(&format!("'{}' '{}'", python.trim(), script.display()));
+}
+
+/// Runs the calling test's whole contract on the server in C, `level`- or `edge`-triggered,
+/// compiled into `folder`.
+///
+/// # Panics
+///
+/// When it does not compile, when the contract fails, or does not say what it left out.
+#[track_caller]
+pub fn judge_c(mode: &str, folder: &str) {
+    if !has(Command::new("cc").arg("--version")) {
+        return skipped("there is no C compiler here (cc)");
+    }
+    let source = workspace_root().join("tests/foreign/echo_epoll.c");
+    let program = Path::new(folder).join(format!("echo_epoll_{mode}"));
+    let compiled = Command::new("cc")
+        .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-o"])
+        .args([&program, &source])
+        .output()
+        .expect("cc answered a moment ago");
+    assert!(
+        compiled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&compiled.stderr)
+    );
+    judge(&format!("'{}' {mode}", program.display()));
+}
+
+/// Runs this very test program once more, with `SERVER` set as a reader would set it.
+#[track_caller]
+fn judge(server: &str) {
+    if env::var_os("SERVER").is_some_and(|server| !server.is_empty()) {
+        return skipped("this run judges a program of the reader's already");
+    }
+    let contract = env::current_exe().expect("a running program has a file");
+    let output = Command::new(contract)
+        .args(["--skip", OURSELVES])
+        .env("SERVER", server)
+        .stdin(Stdio::null())
+        .output()
+        .expect("what runs can be run again");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "The contract fails on SERVER=\"{server}\":\n{stdout}\n{stderr}"
+    );
+    // Passing would mean nothing if everything had been left out, in silence or not.
+    let tests = stdout
+        .lines()
+        .filter(|line| line.starts_with("test ") && line.ends_with(" ok"))
+        .count();
+    let left_out = stderr
+        .lines()
+        .filter(|line| line.starts_with("skipped: "))
+        .count();
+    assert!(
+        left_out > 0,
+        "it does not say what it leaves out:\n{stdout}\n{stderr}"
+    );
+    assert!(
+        tests >= 2 * left_out,
+        "of {tests} tests {left_out} left out:\n{stdout}\n{stderr}"
+    );
+}
+
+fn has(command: &mut Command) -> bool {
+    let outcome = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    outcome.is_ok_and(|status| status.success())
+}

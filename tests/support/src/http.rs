@@ -1,0 +1,1 @@
+//! The checks about a server that speaks HTTP.

@@ -1,0 +1,51 @@
+//! What a server did to get there: the checks about its sockets, its system calls and its memory, as `/proc` and a tracer
+//! see them. Each takes a running server.
+//!
+//! Never judged is the particular call: a socket is non-blocking or not, whether `accept4`, `fcntl` or `ioctl` made it
+//! so, and `recv` counts like `read`. A count is exact because nothing else happens meanwhile: the next message leaves
+//! when the tracer has seen the server asleep again.
+
+mod back_pressure;
+mod burst;
+mod drain;
+mod fairness;
+mod limits;
+mod lock_step;
+mod memory;
+mod rest;
+mod sockets;
+
+pub use back_pressure::{
+    goes_on_reading_without_a_new_edge, keeps_a_bounded_number_of_bytes, keeps_memory_bounded,
+    sends_the_rest_of_a_partial_send,
+};
+pub use burst::one_burst;
+pub use drain::a_hundred_clients_at_sigterm;
+pub use fairness::gives_others_a_turn;
+pub use limits::{
+    accepts_in_bounded_turns, closes_idle_clients_when_nothing_else_happens,
+    closes_only_idle_clients, holds_no_more_than_it_was_told,
+    turns_clients_away_without_descriptors, warns_of_a_shorter_backlog,
+};
+pub use lock_step::costs_per_echo;
+pub use memory::{allows_ten_thousand, holds_ten_thousand, ten_thousand_idle_clients};
+pub use rest::{fifty_silent_clients, rests_after_load, rests_beside_a_client_that_does_not_read};
+pub use sockets::{
+    Trigger, registers_clients, registers_the_listener, runs_in_one_thread, sends_without_delay,
+    sockets_are_non_blocking,
+};
+
+pub use libc::{EPOLLIN, EPOLLOUT, EPOLLRDHUP};
+
+use crate::{Client, Server, Trouble};
+
+/// Clients that are connected and have each been served once, so that nothing about their arrival is still to be done.
+fn served_clients(server: &Server, n: usize) -> Result<Vec<Client>, Trouble> {
+    (0..n)
+        .map(|_| {
+            let client = Client::connect(server)?;
+            client.be_served(server)?;
+            Ok(client)
+        })
+        .collect()
+}

@@ -1,0 +1,866 @@
+//! Start a server, ours or the reader's, watch it, and be certain that it ends.
+
+use std::{
+    collections::HashMap,
+    env,
+    ffi::OsString,
+    fmt, fs,
+    io::{self, Read},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, Once,
+        atomic::{AtomicU16, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{self, Signal},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+use socket2::{Domain, Socket, Type};
+
+use crate::{PATIENCE, Trouble, proc_fs, wait_until};
+
+/// A server that a contract can judge: one of the milestones, or a program of the reader's.
+#[derive(Clone, Debug)]
+pub struct Program {
+    name: String,
+    source: Source,
+    /// What every command line of this milestone begins with.
+    options: Vec<OsString>,
+    protocol: Protocol,
+}
+
+/// What a program speaks with its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// What a client sends comes back to it.
+    #[default]
+    Echo,
+    /// A client gives its name, and its lines go to the others.
+    Chat,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// A milestone: its command line, banner and messages are known.
+    Ours { binary: PathBuf },
+    /// Anything that serves when it is started as `COMMAND PORT`.
+    Foreign { command: String },
+}
+
+impl Program {
+    /// What this run of a contract judges: the milestone `package`, built as `binary`, unless the
+    /// environment names another program in `SERVER` (`SERVER="python3 my_server.py" cargo test -p
+    /// …`).
+    ///
+    /// A contract calls it with `env!("CARGO_PKG_NAME")` and the path that
+    /// `assert_cmd::cargo::cargo_bin!` gives.
+    pub fn under_test(package: &str, binary: impl AsRef<Path>) -> Program {
+        match env::var("SERVER") {
+            Ok(command) if !command.trim().is_empty() => Program::foreign(&command),
+            _ => Program::ours(package, binary),
+        }
+    }
+
+    /// The milestone `package`, whatever `SERVER` says.
+    pub fn ours(package: &str, binary: impl AsRef<Path>) -> Program {
+        Program {
+            name: package.to_owned(),
+            source: Source::Ours {
+                binary: binary.as_ref().to_owned(),
+            },
+            options: Vec::new(),
+            protocol: Protocol::default(),
+        }
+    }
+
+    /// Any program: a shell starts it as `command PORT`, so quotes and options may be part of
+    /// `command`.
+    pub fn foreign(command: &str) -> Program {
+        Program {
+            name: command.to_owned(),
+            source: Source::Foreign {
+                command: command.to_owned(),
+            },
+            options: Vec::new(),
+            protocol: Protocol::default(),
+        }
+    }
+
+    /// The same program, of which `protocol` is expected.
+    pub fn speaking(mut self, protocol: Protocol) -> Program {
+        self.protocol = protocol;
+        self
+    }
+
+    /// The same milestone, started with these words on every command line. (A reader's program is
+    /// started as `COMMAND PORT`, whatever they are.)
+    pub fn with_options<A: Into<OsString>>(
+        mut self,
+        options: impl IntoIterator<Item = A>,
+    ) -> Program {
+        self.options.extend(options.into_iter().map(Into::into));
+        self
+    }
+
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The milestone's package, or the reader's command.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this is the reader's program, of which only behaviour and mechanism are judged.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.source, Source::Foreign { .. })
+    }
+
+    /// The milestone's executable; `None` for the reader's program.
+    pub fn binary(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Ours { binary } => Some(binary),
+            Source::Foreign { .. } => None,
+        }
+    }
+
+    /// A server on a port of its own, listening when this returns.
+    ///
+    /// # Panics
+    ///
+    /// When it does not listen within [`PATIENCE`]; the message holds what it wrote.
+    #[track_caller]
+    pub fn start(&self) -> Server {
+        self.start_with(Setup::default())
+    }
+
+    /// Like [`Program::start`], with other arguments, limits or standard output.
+    ///
+    /// # Panics
+    ///
+    /// When it does not listen within [`PATIENCE`], or `setup` asks for what only a milestone
+    /// understands and the program is the reader's.
+    #[track_caller]
+    pub fn start_with(&self, setup: Setup) -> Server {
+        raise_our_descriptor_limit();
+        // Only a milestone's banner can tell which port the kernel gave it.
+        let port = match (setup.port, &self.source, setup.stdout) {
+            (0, Source::Ours { .. }, StandardOutput::Collected) => 0,
+            (0, ..) => free_port(),
+            (port, ..) => port,
+        };
+        let mut command = self.command(&setup, port);
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("cannot start {}: {error}\n  {command:?}", self.name),
+        };
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits in an i32"));
+        let stdout = child.stdout.take().map(Output::collect).unwrap_or_default();
+        let stderr = child.stderr.take().map(Output::collect).unwrap_or_default();
+        let mut server = Server {
+            program: self.clone(),
+            setup,
+            pid,
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            process: Mutex::new(Process::Running(child)),
+            stdout,
+            stderr,
+        };
+        server.addr = match port {
+            0 => server.addr_from_banner(),
+            _ => server.addr_from_kernel(port),
+        };
+        server
+    }
+
+    fn command(&self, setup: &Setup, port: u16) -> Command {
+        let limits = setup.limits();
+        let redirect = match setup.stdout {
+            StandardOutput::Closed => " >&-",
+            _ => "",
+        };
+        let mut command = match &self.source {
+            Source::Ours { binary } if limits.is_empty() && redirect.is_empty() => {
+                let mut command = Command::new(binary);
+                command
+                    .args(&self.options)
+                    .args(setup.options())
+                    .arg(port.to_string());
+                command
+            }
+            Source::Ours { binary } => {
+                let mut command = Command::new("sh");
+                command
+                    .arg("-c")
+                    .arg(format!("{limits}exec \"$0\" \"$@\"{redirect}"))
+                    .arg(binary)
+                    .args(&self.options)
+                    .args(setup.options())
+                    .arg(port.to_string());
+                command
+            }
+            Source::Foreign { command: theirs } => {
+                assert!(
+                    setup.options().is_empty(),
+                    "{theirs} is started as `$SERVER PORT`; it cannot be asked for {:?}",
+                    setup.options()
+                );
+                let mut command = Command::new("sh");
+                command
+                    .arg("-c")
+                    .arg(format!("{limits}exec {theirs} \"$0\"{redirect}"))
+                    .arg(port.to_string())
+                    .current_dir(directory_of(theirs));
+                command
+            }
+        };
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(match setup.stdout {
+            StandardOutput::Collected => Stdio::piped(),
+            StandardOutput::Closed => Stdio::null(),
+            StandardOutput::Full => Stdio::from(
+                fs::OpenOptions::new()
+                    .write(true)
+                    .open("/dev/full")
+                    .expect("every Linux has /dev/full"),
+            ),
+            StandardOutput::ReaderLeft => Stdio::from(io::pipe().expect("a pipe").1),
+        });
+        command
+    }
+}
+
+/// How to start a server, where the defaults will not do.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    args: Vec<OsString>,
+    bind: Option<String>,
+    port: u16,
+    soft_descriptors: Option<u64>,
+    hard_descriptors: Option<u64>,
+    stdout: StandardOutput,
+}
+
+/// Where the server's standard output goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StandardOutput {
+    /// Into a pipe that is read at all times.
+    #[default]
+    Collected,
+    /// Nowhere: the descriptor is closed, as after `>&-`.
+    Closed,
+    /// Into `/dev/full`, where every write fails with ENOSPC.
+    Full,
+    /// Into a pipe whose reader is gone, where every write fails with EPIPE.
+    ReaderLeft,
+}
+
+impl Setup {
+    /// A server as [`Program::start`] starts it.
+    pub fn new() -> Setup {
+        Setup::default()
+    }
+
+    /// One more word on the milestone's command line, before the port.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Setup {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Words on the milestone's command line, before the port.
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Setup {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// The milestone's `--bind`.
+    pub fn bind(mut self, addr: &str) -> Setup {
+        self.bind = Some(addr.to_owned());
+        self
+    }
+
+    /// This port, and not a free one.
+    pub fn port(mut self, port: u16) -> Setup {
+        self.port = port;
+        self
+    }
+
+    /// The soft limit on descriptors (RLIMIT_NOFILE), which a program may raise for itself.
+    pub fn soft_descriptors(mut self, limit: u64) -> Setup {
+        self.soft_descriptors = Some(limit);
+        self
+    }
+
+    /// The hard limit on descriptors, which only a privileged program may raise. The soft one is
+    /// lowered with it.
+    pub fn hard_descriptors(mut self, limit: u64) -> Setup {
+        self.hard_descriptors = Some(limit);
+        self
+    }
+
+    /// Where standard output goes.
+    pub fn stdout(mut self, stdout: StandardOutput) -> Setup {
+        self.stdout = stdout;
+        self
+    }
+
+    fn options(&self) -> Vec<OsString> {
+        let bind = self
+            .bind
+            .iter()
+            .flat_map(|addr| ["--bind".into(), addr.into()]);
+        bind.chain(self.args.iter().cloned()).collect()
+    }
+
+    /// The shell that sets the limits, and then becomes the server: nothing else sets a child's
+    /// limits without touching our own, which every test of this process shares.
+    fn limits(&self) -> String {
+        // The soft limit first: a hard limit below the soft one is refused.
+        let soft = match (self.soft_descriptors, self.hard_descriptors) {
+            (Some(soft), Some(hard)) => Some(soft.min(hard)),
+            (soft, hard) => soft.or(hard),
+        };
+        if soft.is_none() {
+            return String::new();
+        }
+        // What this program inherited, the server need not: each of them would take one from the
+        // few.
+        let mut script: String = (3..=9).map(|fd| format!("exec {fd}<&-; ")).collect();
+        for (flag, limit) in [("-Sn", soft), ("-Hn", self.hard_descriptors)] {
+            if let Some(limit) = limit {
+                script += &format!("ulimit {flag} {limit} && ");
+            }
+        }
+        script
+    }
+}
+
+/// A running server. Dropping it kills it and waits for its end; when that happens in a failing
+/// check, what it wrote and how it died are shown.
+#[derive(Debug)]
+pub struct Server {
+    program: Program,
+    setup: Setup,
+    pid: Pid,
+    addr: SocketAddr,
+    process: Mutex<Process>,
+    stdout: Output,
+    stderr: Output,
+}
+
+#[derive(Debug)]
+enum Process {
+    Running(Child),
+    Ended(ExitStatus),
+    /// Somebody else waited for it: a tracer in this process may.
+    Reaped,
+}
+
+impl Server {
+    /// The program that was started.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// How it was started.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Where a client on this machine reaches it.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until a line of standard error holds `part`, and gives that line.
+    pub fn wait_for_stderr_line(&self, part: &str, within: Duration) -> Result<String, Trouble> {
+        self.stderr
+            .wait_for_line(part, within)
+            .ok_or_else(|| self.never_wrote("standard error", part, &self.stderr, within))
+    }
+
+    /// Waits until a line of standard output holds `part`, and gives that line.
+    pub fn wait_for_stdout_line(&self, part: &str, within: Duration) -> Result<String, Trouble> {
+        self.stdout
+            .wait_for_line(part, within)
+            .ok_or_else(|| self.never_wrote("standard output", part, &self.stdout, within))
+    }
+
+    /// Sends a signal to the server's process.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        // While the lock is held nobody reaps it, so the process id cannot have become another's.
+        let mut process = self.process();
+        if let Some(end) = process.end() {
+            panic!(
+                "cannot send {signal} to {}: it had ended ({end})",
+                self.program.name
+            );
+        }
+        signal::kill(self.pid, signal).expect("our own child can be sent a signal");
+    }
+
+    /// SIGSTOP, and back when every thread has stopped: from now on the kernel queues what clients
+    /// do, and the server sees all of it at once when [`Server::resume`] lets it go on.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait_until("the server stopped", PATIENCE, || {
+            // `T`: stopped by a signal. `t`: the same, while a tracer watches.
+            self.states()
+                .is_some_and(|states| states.iter().all(|state| matches!(state, 'T' | 't')))
+        })
+        .unwrap();
+    }
+
+    /// Whether every thread of the server sleeps at this moment: in a wait for events, or in a call
+    /// that blocks. After a client's bytes have been acknowledged, a server that sleeps has either
+    /// dealt with them or is not looking.
+    pub fn is_asleep(&self) -> bool {
+        self.states()
+            .is_some_and(|states| states.iter().all(|state| *state == 'S'))
+    }
+
+    /// The system call in which the server's first thread sleeps, as one of `libc::SYS_*`; `None`
+    /// while it runs.
+    pub fn sleeps_in(&self) -> Option<libc::c_long> {
+        // proc_pid_syscall(5): the number and six arguments, or "running".
+        let call = fs::read_to_string(format!("/proc/{}/syscall", self.pid)).ok()?;
+        call.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Whether every descriptor that a limit of `limit` allows is taken. What the server inherited
+    /// may have a number beyond it, and then costs nothing.
+    pub fn has_used_up(&self, limit: u64) -> bool {
+        let fds = format!("/proc/{}/fd", self.pid);
+        let numbers = fs::read_dir(fds).into_iter().flatten().flatten();
+        let below = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        below.filter(|number: &u64| *number < limit).count() as u64 == limit
+    }
+
+    /// How many descriptors the server has open.
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, Iterator::count)
+    }
+
+    /// SIGCONT: ends what [`Server::pause`] began.
+    #[track_caller]
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&self) -> bool {
+        self.process().end().is_some()
+    }
+
+    /// Waits for the server's end.
+    pub fn wait_exit(&self, within: Duration) -> Result<ExitStatus, Trouble> {
+        wait_until("the server ended", within, || self.has_ended())?;
+        match *self.process() {
+            Process::Ended(status) => Ok(status),
+            _ => Err(Trouble::Server(
+                "its exit status was taken by somebody else".to_owned(),
+            )),
+        }
+    }
+
+    /// SIGKILL, and back when it is gone, with every process that it had started.
+    pub fn kill(&self) {
+        let mut process = self.process();
+        if process.end().is_some() {
+            return;
+        }
+        // A command such as `npm start` only starts the server; its children would outlive it.
+        let family = match self.program.source {
+            Source::Ours { .. } => Vec::new(),
+            Source::Foreign { .. } => proc_fs::family(self.pid).split_off(1),
+        };
+        if let Process::Running(child) = &mut *process {
+            let _ = child.kill();
+            *process = match child.wait() {
+                Ok(status) => Process::Ended(status),
+                Err(_) => Process::Reaped,
+            };
+        }
+        for pid in family {
+            let _ = signal::kill(pid, Signal::SIGKILL);
+        }
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        // A check that panicked while it held the lock left nothing half done.
+        self.process
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The states of the threads, as in the third field of `/proc/PID/task/TID/stat`; `None` when
+    /// it is gone.
+    fn states(&self) -> Option<Vec<char>> {
+        let mut states = Vec::new();
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
+            let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            // The name before the state stands in parentheses and may hold anything, parentheses
+            // too.
+            let state = stat.rsplit_once(") ")?.1.chars().next()?;
+            states.push(state);
+        }
+        Some(states)
+    }
+
+    #[track_caller]
+    fn addr_from_banner(&self) -> SocketAddr {
+        let banner = match self.wait_for_stdout_line("", PATIENCE) {
+            Ok(line) => line,
+            Err(trouble) => panic!("{} did not print its banner: {trouble}", self.program.name),
+        };
+        let port = banner
+            .split_once("on port ")
+            .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next())
+            .and_then(|digits| digits.parse().ok())
+            .filter(|&port: &u16| port != 0);
+        let Some(port) = port else {
+            panic!(
+                "the first line of {} names no port: {banner:?}\n  expected: … on port 40123 …",
+                self.program.name
+            );
+        };
+        let ip = match &self.setup.bind {
+            None => Ipv4Addr::LOCALHOST.into(),
+            Some(bind) => match bind.parse().expect("checks start servers on addresses") {
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            },
+        };
+        SocketAddr::new(ip, port)
+    }
+
+    #[track_caller]
+    fn addr_from_kernel(&self, port: u16) -> SocketAddr {
+        let mut ip = None;
+        let _ = wait_until("it listens", PATIENCE, || {
+            ip = listening_at(port);
+            ip.is_some() || self.has_ended()
+        });
+        match ip {
+            Some(ip) => SocketAddr::new(ip, port),
+            None if self.program.is_foreign() => panic!(
+                "{} does not listen on port {port}\n  \
+                 It was started as `$SERVER PORT`, here `{} {port}`: the last word is the port to \
+                 listen on, on 127.0.0.1 or on every address.",
+                self.program.name, self.program.name
+            ),
+            None => panic!("{} does not listen on port {port}", self.program.name),
+        }
+    }
+
+    fn never_wrote(&self, stream: &str, part: &str, output: &Output, within: Duration) -> Trouble {
+        let wanted = match part {
+            "" => "a line".to_owned(),
+            part => format!("a line with {part:?}"),
+        };
+        let mut text = format!("{wanted} on its {stream} within {within:?}");
+        match output.text() {
+            written if written.is_empty() => text += "; it wrote nothing there",
+            written => text += &format!("; it wrote there\n{}", indented(&written)),
+        }
+        if let Some(end) = self.process().end() {
+            text += &format!("; it has ended ({end})");
+        }
+        Trouble::Never { what: text, within }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let end = self.process().end();
+            self.kill();
+            match end {
+                Some(end) => eprintln!(
+                    "\nThe server ({}) had ended by itself: {end}.",
+                    self.program.name
+                ),
+                None => eprintln!("\nThe server ({}) was still running.", self.program.name),
+            }
+            self.stderr.wait_for_end(Duration::from_secs(1));
+            match self.stderr() {
+                text if text.is_empty() => eprintln!("It wrote nothing to standard error."),
+                text => eprintln!("It wrote to standard error:\n{}", indented(&text)),
+            }
+        } else {
+            self.kill();
+        }
+    }
+}
+
+impl Process {
+    /// How it ended; `None` while it runs.
+    fn end(&mut self) -> Option<String> {
+        if let Process::Running(child) = self {
+            if !is_over(child) {
+                return None;
+            }
+            match child.try_wait() {
+                Ok(None) => return None,
+                Ok(Some(status)) => *self = Process::Ended(status),
+                Err(_) => *self = Process::Reaped,
+            }
+        }
+        match self {
+            Process::Running(_) => None,
+            Process::Ended(status) => Some(explain_status(*status)),
+            Process::Reaped => Some("its exit status was taken by a tracer".to_owned()),
+        }
+    }
+}
+
+/// Whether a child has ended, without taking anything: while a tracer of this process watches it,
+/// `Child::try_wait` would take the tracer's stops, and hold one of them for the end (ptrace(2): a
+/// traced child's stops are reported to every thread that waits).
+fn is_over(child: &Child) -> bool {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let only_look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(pid), only_look) {
+        Ok(status) => matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..)),
+        // ECHILD: it is gone. EINVAL: it stopped at a real-time signal, which nix does not know.
+        Err(errno) => errno == Errno::ECHILD,
+    }
+}
+
+/// An exit status in words.
+pub fn explain_status(status: ExitStatus) -> String {
+    match (status.code(), status.signal().map(Signal::try_from)) {
+        (Some(101), _) => "exit code 101: that is how a Rust program ends after a panic".to_owned(),
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(Ok(Signal::SIGPIPE))) => {
+            "killed by SIGPIPE: it wrote to a connection whose client had gone, without \
+             MSG_NOSIGNAL"
+                .to_owned()
+        }
+        (None, Some(Ok(signal))) => format!("killed by {signal}"),
+        (None, _) => status.to_string(),
+    }
+}
+
+/// What a process writes, collected by a thread so that its pipe never fills up.
+#[derive(Clone, Debug, Default)]
+struct Output(Arc<(Mutex<Written>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Written {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Output {
+    fn collect(mut from: impl Read + Send + 'static) -> Output {
+        let output = Output::default();
+        let collector = output.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let read = from.read(&mut buffer).unwrap_or(0);
+                let (written, changed) = &*collector.0;
+                let mut written = written.lock().unwrap();
+                written.bytes.extend_from_slice(&buffer[..read]);
+                written.ended = read == 0;
+                changed.notify_all();
+                if written.ended {
+                    return;
+                }
+            }
+        });
+        output
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.0.lock().unwrap().bytes).into_owned()
+    }
+
+    fn wait_for_line(&self, part: &str, within: Duration) -> Option<String> {
+        self.wait(within, |written| {
+            let text = String::from_utf8_lossy(&written.bytes);
+            let complete = text
+                .split_inclusive('\n')
+                .filter_map(|line| line.strip_suffix('\n'));
+            complete
+                .filter(|line| line.contains(part))
+                .map(str::to_owned)
+                .next()
+        })
+    }
+
+    fn wait_for_end(&self, within: Duration) {
+        self.wait(within, |written| written.ended.then_some(()));
+    }
+
+    fn wait<T>(&self, within: Duration, mut found: impl FnMut(&Written) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + within;
+        let (written, changed) = &*self.0;
+        let mut written = written.lock().unwrap();
+        loop {
+            if let Some(found) = found(&written) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || written.ended {
+                return None;
+            }
+            written = changed.wait_timeout(written, left).unwrap().0;
+        }
+    }
+}
+
+/// Raises this process's soft limit on descriptors to the hard one, once: tests run side by side,
+/// and hundreds of clients each are more than the common 1,024.
+fn raise_our_descriptor_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            // If this fails, some test will say EMFILE.
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
+    });
+}
+
+/// A port that nobody uses, below those that the kernel hands out by itself: between our look and
+/// the server's bind no client's connection can take it.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let lowest_ephemeral = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|range| range.split_whitespace().next()?.parse::<u16>().ok())
+        .unwrap_or(32_768);
+    let ports = match lowest_ephemeral {
+        low @ 12_000.. => 10_000..low,
+        _ => 10_000..65_000,
+    };
+    // Test programs that run at the same time begin at different places.
+    let offset = std::process::id() as usize * 97;
+    for _ in 0..ports.len() {
+        let step = offset + NEXT.fetch_add(1, Ordering::Relaxed) as usize;
+        let port = ports.start + (step % ports.len()) as u16;
+        if can_bind(IpAddr::from(Ipv4Addr::UNSPECIFIED), port) {
+            return port;
+        }
+    }
+    panic!("no free port among {ports:?}");
+}
+
+/// Whether nobody has `port`; no SO_REUSEADDR, so remains of old connections count as somebody.
+fn can_bind(ip: IpAddr, port: u16) -> bool {
+    let socket =
+        Socket::new(Domain::for_address((ip, port).into()), Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::new(ip, port).into()).is_ok()
+}
+
+/// The address at which a client reaches the listener on `port`, from the kernel's own table:
+/// connecting to find out would be an event for the server, and would spoil what some checks count.
+pub(crate) fn listening_at(port: u16) -> Option<IpAddr> {
+    let found = proc_fs::tcp_sockets(port)
+        .into_iter()
+        .find(|socket| socket.listens)?;
+    Some(match found.local.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        // Most languages listen on every address of both families; IPV6_V6ONLY shows only in what
+        // else may bind.
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            let both_families = !can_bind(Ipv4Addr::LOCALHOST.into(), port);
+            if both_families {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            }
+        }
+        ip => ip,
+    })
+}
+
+/// By client, the bytes that the kernel has received on the server's end of its connection and that
+/// the server has not read.
+pub(crate) fn unread_by_server(server: SocketAddr) -> HashMap<SocketAddr, usize> {
+    proc_fs::tcp_sockets(server.port())
+        .into_iter()
+        .map(|socket| {
+            let client = socket.remote.ip().to_canonical();
+            (SocketAddr::new(client, socket.remote.port()), socket.unread)
+        })
+        .collect()
+}
+
+/// The directory in which the reader's command means what it meant where they typed it. Cargo runs
+/// tests in the package's folder, so a relative path would miss.
+fn directory_of(command: &str) -> PathBuf {
+    let here = env::current_dir().unwrap_or_default();
+    let workspace = workspace_root();
+    let typed_in = env::var_os("PWD")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute());
+    let candidates = [typed_in, Some(workspace.clone()), Some(here)];
+    let names_a_file_in = |dir: &PathBuf| {
+        command
+            .split_whitespace()
+            .map(|word| Path::new(word.trim_matches(['\'', '"'])))
+            .any(|word| word.is_relative() && dir.join(word).is_file())
+    };
+    candidates
+        .into_iter()
+        .flatten()
+        .find(names_a_file_in)
+        .unwrap_or(workspace)
+}
+
+/// The top folder of the repository.
+pub fn workspace_root() -> PathBuf {
+    let support = Path::new(env!("CARGO_MANIFEST_DIR"));
+    support
+        .ancestors()
+        .nth(2)
+        .expect("this crate lies in tests/support")
+        .to_owned()
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}

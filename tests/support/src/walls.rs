@@ -1,0 +1,363 @@
+//! What each milestone cannot do, and the next one can: the walls between them.
+//!
+//! A wall is one function. It starts the server and says what it saw: [`Verdict::Held`], or
+//! [`Verdict::Hit`] with the one way of failing that the book foretells. Milestone N must give that
+//! very hit, milestone N + 1 must hold. Whatever else goes wrong (a refusal, a wrong byte, an end)
+//! is a [`Trouble`], and never a wall.
+
+use std::fmt;
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    Client, ClientOptions, PATIENCE, Program, Server, Setup, Trouble, alone_with_many_descriptors,
+    explain::{End, count},
+    pattern, server, skipped, wait_until,
+};
+
+/// What a wall's function saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server did it: no wall here.
+    Held,
+    /// The server failed in exactly this way, the one that was foretold.
+    Hit(Wall),
+}
+
+/// The way in which a milestone ends at its wall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wall {
+    /// m1: a second client waits while the first is silent, and is served when the first leaves.
+    ServesOneAtATime,
+    /// m2: it makes syscalls without end while nothing happens.
+    NeverRests,
+    /// m3: it asks the kernel this many times about one burst.
+    AsksAgain {
+        /// Waits that reported the connection.
+        reports: usize,
+    },
+    /// m4: one client that does not read keeps everybody waiting.
+    StalledByOne,
+    /// m5: it holds only as many connections as the soft limit on descriptors allows.
+    StopsAtTheSoftLimit,
+    /// m5: an idle connection costs kilobytes of the server's memory.
+    IdleCostsKilobytes,
+    /// m6: SIGTERM loses bytes that it had already read.
+    LosesWhatItHadRead,
+    /// m7: a line sent by one client never reaches another.
+    ClientsAreAlone,
+}
+
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wall::ServesOneAtATime => {
+                f.write_str("a second client waits until the first one leaves")
+            }
+            Wall::NeverRests => f.write_str("it never rests, although nothing happens"),
+            Wall::AsksAgain { reports } => write!(f, "one burst is reported {reports} times"),
+            Wall::StalledByOne => {
+                f.write_str("one client that does not read keeps everybody waiting")
+            }
+            Wall::StopsAtTheSoftLimit => {
+                f.write_str("it holds no more connections than the soft limit allows")
+            }
+            Wall::IdleCostsKilobytes => f.write_str("an idle connection costs kilobytes"),
+            Wall::LosesWhatItHadRead => f.write_str("SIGTERM loses what it had already read"),
+            Wall::ClientsAreAlone => f.write_str("a line sent by one client never reaches another"),
+        }
+    }
+}
+
+/// The milestone fails at `wall` in exactly the way that its chapter ends with.
+///
+/// # Panics
+///
+/// When it holds, fails in another way, or there is trouble.
+#[track_caller]
+pub fn must_hit(
+    program: &Program,
+    expected: Wall,
+    wall: impl FnOnce(&Program) -> Result<Verdict, Trouble>,
+) {
+    judge(program, &Verdict::Hit(expected), wall);
+}
+
+/// The milestone does what the one before could not.
+///
+/// # Panics
+///
+/// When it does not.
+#[track_caller]
+pub fn must_hold(program: &Program, wall: impl FnOnce(&Program) -> Result<Verdict, Trouble>) {
+    judge(program, &Verdict::Held, wall);
+}
+
+#[track_caller]
+fn judge(
+    program: &Program,
+    expected: &Verdict,
+    wall: impl FnOnce(&Program) -> Result<Verdict, Trouble>,
+) {
+    if program.is_foreign() {
+        return skipped("walls belong to our own milestones");
+    }
+    match (wall(program), expected) {
+        (Ok(seen), expected) if seen == *expected => {}
+        (Ok(Verdict::Held), Verdict::Hit(wall)) => panic!(
+            "\n\n{program} does not end at the wall that its chapter ends with.\n\
+             Foretold: {wall}\n\
+             Seen: it held\n\
+             What it usually means: a lesson of a later milestone has slipped into this one\n"
+        ),
+        (Ok(Verdict::Hit(wall)), Verdict::Held) => panic!(
+            "\n\n{program} ends at the wall of the milestone before it: {wall}\n\
+             What it usually means: what this milestone is about is missing or undone\n"
+        ),
+        (Ok(seen), expected) => {
+            panic!("\n\n{program}: foretold was {expected:?}, seen was {seen:?}\n")
+        }
+        (Err(trouble), _) => panic!("\n\nThis is no wall but a failure of {program}: {trouble}\n"),
+    }
+}
+
+/// Wall 1: is a second client served while the first one is silent?
+///
+/// That the second is *not* served needs no pause to be seen. Its line lies in the server's kernel,
+/// and after that the first client holds ten short exchanges: the server was at work ten times and
+/// did not look. Then the first leaves, and the second must be answered: that it was held up by the
+/// first, and by nothing else, is what makes it a wall.
+///
+/// # Errors
+///
+/// Whatever is not this wall.
+pub fn a_silent_client(program: &Program) -> Result<Verdict, Trouble> {
+    let server = program.start();
+    let first = Client::connect(&server)?;
+    first.echo(b"I am first\n")?;
+    let second = Client::connect(&server)?;
+    second.send(b"I am second\n")?;
+    second.wait_until_acknowledged()?;
+    for _ in 0..10 {
+        first.echo(b"still here\n")?;
+    }
+    if second.has_received().is_some() {
+        second.expect(b"I am second\n")?;
+        // And the first one is none the worse for it.
+        first.echo(b"still here\n")?;
+        return Ok(Verdict::Held);
+    }
+    drop(first);
+    second.expect(b"I am second\n")?;
+    Ok(Verdict::Hit(Wall::ServesOneAtATime))
+}
+
+/// Wall 4: is anybody served while one client sends and does not read?
+///
+/// Two things can happen, and the check waits for either: the other client is answered, or the
+/// server is seen asleep in `poll`, which is where this milestone waits for the one socket. Then
+/// the stalled client reads (the first time) or leaves (the second), and the other one must be
+/// answered.
+///
+/// # Errors
+///
+/// Whatever is not this wall.
+pub fn a_client_that_does_not_read(program: &Program) -> Result<Verdict, Trouble> {
+    let server = program.start();
+    let bytes = pattern(40, 16 << 20);
+    let mut hit = false;
+    for leaves in [false, true] {
+        let stalled = ClientOptions::small().connect(&server)?;
+        let taken = stalled.send_until_stuck(&server, &bytes)?;
+        let other = Client::connect(&server)?;
+        other.send(b"is anybody there?\n")?;
+        other.wait_until_acknowledged()?;
+        wait_until("an answer, or the server asleep in poll", PATIENCE, || {
+            other.has_received().is_some() || sleeps_in_poll(&server)
+        })?;
+        hit |= other.has_received().is_none();
+        if leaves {
+            stalled.reset();
+        } else {
+            stalled.expect(&bytes[..taken])?;
+        }
+        other.expect(b"is anybody there?\n")?;
+    }
+    Ok(match hit {
+        true => Verdict::Hit(Wall::StalledByOne),
+        false => Verdict::Held,
+    })
+}
+
+fn sleeps_in_poll(server: &Server) -> bool {
+    let call = server.sleeps_in();
+    // Newer architectures, aarch64 among them, have only ppoll.
+    #[cfg(target_arch = "x86_64")]
+    let is_poll = call == Some(libc::SYS_poll);
+    #[cfg(not(target_arch = "x86_64"))]
+    let is_poll = false;
+    is_poll || call == Some(libc::SYS_ppoll)
+}
+
+/// The soft limit on descriptors that most systems set.
+const COMMON_SOFT_LIMIT: u64 = 1024;
+
+/// What the sixth milestone is for.
+const TEN_THOUSAND: usize = 10_000;
+
+/// Wall 5: started with the soft limit of 1,024 descriptors that is common, does it hold 10,000
+/// connections?
+///
+/// The first 1,100 clients tell: either all of them are answered, or the server has 1,024
+/// descriptors open and the rest wait. Then some leave, and those who waited must be answered: it
+/// was the limit that kept them out.
+///
+/// # Errors
+///
+/// Whatever is not this wall.
+pub fn ten_thousand_connections(program: &Program) -> Result<Verdict, Trouble> {
+    let _alone = alone_with_many_descriptors();
+    let server = program.start_with(Setup::new().soft_descriptors(COMMON_SOFT_LIMIT));
+    let mut clients = Vec::new();
+    for connection in 0..1100 {
+        let client = Client::connect(&server)?;
+        client.send(&pattern(connection, 100))?;
+        clients.push(client);
+    }
+    let last = clients.last().expect("there are 1,100");
+    wait_until(
+        "an answer for the last client, or the server at its limit",
+        PATIENCE,
+        || last.has_received().is_some() || server.has_used_up(COMMON_SOFT_LIMIT),
+    )?;
+    let waiting = clients
+        .iter()
+        .skip_while(|client| client.has_received().is_some())
+        .count();
+    if server.has_used_up(COMMON_SOFT_LIMIT) && last.has_received().is_none() {
+        // Everybody is answered, as each in turn leaves.
+        for (connection, client) in (0..).zip(clients) {
+            client.expect(&pattern(connection, 100))?;
+        }
+        return Ok(Verdict::Hit(Wall::StopsAtTheSoftLimit));
+    }
+    if waiting > 0 {
+        for (connection, client) in (0..).zip(&clients) {
+            client.expect(&pattern(connection, 100))?;
+        }
+    }
+    drop(clients);
+    hold(&server, TEN_THOUSAND).map(|()| Verdict::Held)
+}
+
+/// Opens this many connections at once and has each of them echo 1 KiB.
+fn hold(server: &Server, connections: usize) -> Result<(), Trouble> {
+    let trouble = |error: loadgen::Error| {
+        Trouble::Server(format!("with {} connections: {error}", count(connections)))
+    };
+    let mut crowd =
+        loadgen::Crowd::connect(server.addr(), connections, loadgen::Options::default())
+            .map_err(trouble)?;
+    crowd.echo(1024).map_err(trouble)?;
+    Ok(())
+}
+
+/// Wall 6: does SIGTERM lose what the server had already read?
+///
+/// A client with small buffers sends until the server takes no more and reads nothing. How many of
+/// its bytes the server has read by then is known: those sent, less those not acknowledged, less
+/// those unread in the server's kernel. Only when the server has acted on SIGTERM does the client
+/// begin to read.
+///
+/// # Errors
+///
+/// Whatever is not this wall.
+pub fn sigterm_with_bytes_unsent(program: &Program) -> Result<Verdict, Trouble> {
+    let server = program.start();
+    let client = ClientOptions::small().connect(&server)?;
+    let bytes = pattern(60, 16 << 20);
+    let taken = client.send_until_stuck(&server, &bytes)?;
+    // Bytes on their way may count twice; the number is never too high.
+    let read = taken.saturating_sub(client.unacknowledged() + client.unread_by(&server));
+
+    server.signal(Signal::SIGTERM);
+    let addr = server.addr();
+    wait_until(
+        "the server acted on SIGTERM: it ended, or stopped listening",
+        PATIENCE,
+        || server.has_ended() || server::listening_at(addr.port()).is_none(),
+    )?;
+    let (received, end) = client.receive_up_to(taken);
+    Trouble::compare(&bytes[..received.len()], &received)?;
+    let status = server.wait_exit(PATIENCE)?;
+    if received.len() < read {
+        // Nothing else explains the loss: the server did as the signal says, and ended at once.
+        let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGTERM);
+        return match killed {
+            true => Ok(Verdict::Hit(Wall::LosesWhatItHadRead)),
+            false => Err(Trouble::Server(format!(
+                "of {} bytes that the server had read before SIGTERM only {} came back, then \
+                 {end}; it ended with {}",
+                count(read),
+                count(received.len()),
+                server::explain_status(status)
+            ))),
+        };
+    }
+    match (end, status.code()) {
+        (End::Eof | End::Enough, Some(0)) => Ok(Verdict::Held),
+        (end, _) => Err(Trouble::Server(format!(
+            "every byte came back, then {end}, and the server ended with {}; expected: its end, \
+             and exit code 0",
+            server::explain_status(status)
+        ))),
+    }
+}
+
+/// Wall 7: does a line sent by one client reach another?
+///
+/// Each client's first line is its name. Then alice says hello, and bob sends a line to wait for:
+/// on a server where clients are alone it comes back to him, and hello has come back to alice and
+/// nobody else. On a chat server hello reaches bob, and his own line does not.
+///
+/// # Errors
+///
+/// Whatever is not this wall.
+pub fn a_line_for_another(program: &Program) -> Result<Verdict, Trouble> {
+    let server = program.start();
+    let alice = join(&server, "alice")?;
+    let bob = join(&server, "bob")?;
+    alice.send(b"hello\n")?;
+    alice.wait_until_acknowledged()?;
+    bob.send(b"a line to wait for\n")?;
+    loop {
+        let line = bob.receive_line()?;
+        if line.contains("hello") {
+            return Ok(Verdict::Held);
+        }
+        if line == "a line to wait for" {
+            break;
+        }
+    }
+    alice.expect(b"hello\n")?;
+    match bob.has_received() {
+        None => Ok(Verdict::Hit(Wall::ClientsAreAlone)),
+        Some(_) => Err(Trouble::Server(format!(
+            "bob received a line more: {:?}",
+            bob.receive_line()?
+        ))),
+    }
+}
+
+/// A client whose first line is its name; back when the server has taken it in. An echo server sends
+/// it back; a chat server tells who is in the room, in a line that begins with an asterisk.
+fn join(server: &Server, name: &str) -> Result<Client, Trouble> {
+    let client = Client::connect(server)?;
+    client.send(format!("{name}\n").as_bytes())?;
+    loop {
+        let line = client.receive_line()?;
+        if line == name || line.starts_with("* ") {
+            return Ok(client);
+        }
+    }
+}
