@@ -1,0 +1,67 @@
+//! What epoll gives back with each event: which connection it is about.
+
+use std::fmt;
+
+/// A slot of the connection table and the generation of the connection in it.
+///
+/// A descriptor would not do. The kernel reuses its number as soon as it is closed, and an event of the
+/// connection that had it before would be taken for one of the new. A slot is reused as well, but each
+/// time with another generation, so that a stale token is recognised.
+///
+/// In the 64 bits that epoll keeps for us, the generation is the upper half and the slot the lower.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(u64);
+
+impl Token {
+    /// The listener. No connection has one of these tokens: the table never grows to 2^32 slots.
+    pub const LISTENER: Self = Self(u64::MAX);
+    /// The timer that ticks every second for the statistics.
+    pub const TIMER: Self = Self(u64::MAX - 1);
+    /// The descriptor from which signals are read.
+    pub const SIGNALS: Self = Self(u64::MAX - 2);
+
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self((generation as u64) << 32 | slot as u64)
+    }
+
+    pub fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl From<u64> for Token {
+    fn from(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl From<Token> for u64 {
+    fn from(token: Token) -> Self {
+        token.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {} generation {}", self.slot(), self.generation())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_the_way_through_the_kernel() {
+        for (slot, generation) in [(0, 0), (1, 0), (0, 1), (7, 3), (u32::MAX - 3, u32::MAX)] {
+            let token = Token::from(u64::from(Token::new(slot, generation)));
+            assert_eq!((token.slot(), token.generation()), (slot, generation));
+            let reserved = [Token::LISTENER, Token::TIMER, Token::SIGNALS];
+            assert!(!reserved.contains(&token));
+        }
+    }
+}
