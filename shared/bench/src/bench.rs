@@ -1,0 +1,133 @@
+//! What all scenarios share: who takes part, how long to measure, and where to put what was seen.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::contender::Contender;
+use crate::figures::{Measure, Results};
+use crate::machine::Cores;
+
+/// How much to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Rounds of what depends on the clock: A B C …, A B C ….
+    pub rounds: usize,
+    /// Rounds of what hardly does.
+    pub few_rounds: usize,
+    /// Load before the measured window, and the window itself.
+    pub warm_up: Duration,
+    pub window: Duration,
+    /// Idle connections beside the active ones, from none to as many as the descriptor limit allows.
+    pub idle: &'static [u64],
+    /// Whether to fill a server that scans its sockets, which takes it half a minute each time.
+    pub slow_servers: bool,
+    /// Whether to count instructions, which takes valgrind seconds a server.
+    pub instructions: bool,
+    /// Rounds of wrk, and the length of each.
+    pub wrk_rounds: usize,
+    pub wrk_time: Duration,
+    /// Whether to time a build from nothing.
+    pub build: bool,
+}
+
+impl Plan {
+    /// About a minute: the shape of the figures.
+    pub const QUICK: Self = Self {
+        rounds: 1,
+        few_rounds: 1,
+        warm_up: Duration::from_millis(100),
+        window: Duration::from_millis(300),
+        idle: &[0, 2_000, 18_000],
+        slow_servers: false,
+        instructions: false,
+        wrk_rounds: 1,
+        wrk_time: Duration::from_secs(2),
+        build: false,
+    };
+
+    /// At most fifteen minutes: the figures that the book quotes.
+    pub const FULL: Self = Self {
+        rounds: 5,
+        few_rounds: 3,
+        warm_up: Duration::from_millis(200),
+        window: Duration::from_secs(1),
+        idle: &[0, 2_000, 6_000, 12_000, 18_000],
+        slow_servers: true,
+        instructions: true,
+        wrk_rounds: 5,
+        wrk_time: Duration::from_secs(10),
+        build: true,
+    };
+}
+
+/// One run of the bench.
+pub struct Bench {
+    /// Where server and load run.
+    pub cores: Cores,
+    /// How many descriptors one process can have: the server one, and this one.
+    pub descriptors: u64,
+    /// How much to measure.
+    pub plan: Plan,
+    /// What was seen so far.
+    pub results: Results,
+    contenders: Vec<Contender>,
+    progress: ProgressBar,
+}
+
+impl Bench {
+    /// Measures `contenders` as `plan` says; those that could not be built are left out.
+    pub fn new(contenders: Vec<Contender>, cores: Cores, descriptors: u64, plan: Plan, results: Results) -> Self {
+        // Hidden by itself where standard error is no terminal.
+        let progress = ProgressBar::no_length();
+        let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {percent:>3} % {msg}");
+        progress.set_style(style.expect("the template is right"));
+        let contenders = contenders.into_iter().filter(|contender| contender.program.is_ok()).collect();
+        Self { cores, descriptors, plan, results, contenders, progress }
+    }
+
+    /// Those who take part, in the order of the tables.
+    pub fn contenders(&self) -> Vec<Contender> {
+        self.contenders.clone()
+    }
+
+    /// How many scenarios there will be.
+    pub fn expect(&self, scenarios: usize) {
+        self.progress.set_length(scenarios as u64);
+    }
+
+    /// Says what is measured now.
+    pub fn step(&self, contender: &Contender, what: &str) {
+        self.progress.set_message(format!("{}: {what}", contender.name));
+    }
+
+    /// One scenario is over.
+    pub fn done(&self) {
+        self.progress.inc(1);
+    }
+
+    /// All is measured.
+    pub fn finish(self) -> Results {
+        self.progress.finish_and_clear();
+        self.results
+    }
+
+    /// Whether an earlier round has shown that `contender` cannot do this.
+    pub fn has_failed(&self, measure: Measure, scenario: &str, contender: &Contender) -> bool {
+        self.results.get(measure, scenario, contender.name).is_some_and(|figure| figure.missing.is_some())
+    }
+
+    /// Keeps what was seen, or why nothing was. One that fails in one round has failed.
+    pub fn record(&mut self, measure: Measure, scenario: &str, contender: &Contender, seen: Result<f64>) {
+        match seen {
+            _ if self.has_failed(measure, scenario, contender) => {}
+            Ok(sample) => self.results.add(measure, scenario, contender.name, sample),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                self.progress.suspend(|| eprintln!("bench: {}: {scenario}: {reason}", contender.name));
+                self.results.miss(measure, scenario, contender.name, &reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How many connections a server holds at once: open, and each of them answered while all are open.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use loadgen::{Error, Options};
+
+use crate::bench::Bench;
+use crate::contender::{Contender, Limits};
+use crate::figures::Measure;
+use crate::machine::Cores;
+use crate::scenarios::{SIZE, gather};
+use crate::server::{Server, Setup};
+
+/// The soft descriptor limit that most shells and service managers start a program with.
+pub const USUAL_SOFT_LIMIT: u64 = 1024;
+
+/// The server is started with [`USUAL_SOFT_LIMIT`]; it may raise it itself, up to the hard limit.
+pub const USUAL: &str = "soft limit 1,024";
+/// Somebody has raised the soft limit to the hard one before (`ulimit -Sn hard`).
+pub const RAISED: &str = "limit raised";
+
+/// Descriptors that a process keeps for other things than its clients.
+const SPARE: u64 = 64;
+
+pub fn run(bench: &mut Bench) {
+    let most = (bench.descriptors - SPARE) as usize;
+    // A little more than the usual limit allows, and little enough for the backlog to take the rest.
+    let just_too_many = USUAL_SOFT_LIMIT as usize + 64;
+    for contender in bench.contenders() {
+        for (scenario, soft_limit, tries) in
+            [(USUAL, Some(USUAL_SOFT_LIMIT), &[just_too_many, most][..]), (RAISED, None, &[most][..])]
+        {
+            bench.step(&contender, "connections held");
+            let setup = Setup { soft_limit, ..Setup::default() };
+            let held = match contender.limits {
+                // The others wait in the backlog, with an established connection that nobody serves.
+                Limits::OneClient => most_held(&contender, &bench.cores, &setup, &[2]),
+                Limits::Scans if scenario == RAISED && !bench.plan.slow_servers => {
+                    Err(anyhow::anyhow!("not tried by --quick: each client that it accepts costs it a pass over all others"))
+                }
+                _ => most_held(&contender, &bench.cores, &setup, tries),
+            };
+            bench.record(Measure::ConnectionsHeld, scenario, &contender, held.map(|held| held as f64));
+        }
+    }
+}
+
+/// The most connections that are all answered; none of `tries` may be exceeded before it has succeeded.
+fn most_held(contender: &Contender, cores: &Cores, setup: &Setup, tries: &[usize]) -> Result<usize> {
+    let mut held = 0;
+    for &connections in tries {
+        match answered(contender, cores, setup, connections)? {
+            Answered::All => held = connections,
+            Answered::Only(some) => return Ok(some),
+            Answered::Fewer(too_many) => return search(contender, cores, setup, held, too_many),
+        }
+    }
+    Ok(held)
+}
+
+/// The most that succeeds, between `held`, which does, and `too_many`, which does not; to within 1 % where each try takes
+/// thousands of connections.
+fn search(contender: &Contender, cores: &Cores, setup: &Setup, mut held: usize, mut too_many: usize) -> Result<usize> {
+    let precision = |held: usize| if held > 5_000 { held / 100 } else { 1 };
+    while held + precision(held) < too_many {
+        let connections = held.midpoint(too_many);
+        match answered(contender, cores, setup, connections)? {
+            Answered::All => held = connections,
+            Answered::Only(some) => return Ok(some),
+            Answered::Fewer(fewer) => too_many = fewer.min(connections),
+        }
+    }
+    Ok(held)
+}
+
+/// How many of the open connections got an answer.
+enum Answered {
+    All,
+    /// So many, while the others waited and waited.
+    Only(usize),
+    /// So many are too many: more is not known, because the server closed one, or did not let all of them connect.
+    Fewer(usize),
+}
+
+fn answered(contender: &Contender, cores: &Cores, setup: &Setup, connections: usize) -> Result<Answered> {
+    let mut server = Server::start(contender, cores, setup)?;
+    // Many times what a server takes that can; one that cannot takes all of it.
+    let deadline = Duration::from_millis(2_500 + connections as u64);
+    let options = Options { deadline, ..Options::default() };
+    // Once more for each, when all are open.
+    let tried = gather(&server, contender, connections, &options)
+        .and_then(|mut crowds| crowds.iter_mut().try_for_each(|crowd| crowd.echo(SIZE).map(drop)));
+    match tried {
+        Ok(()) => Ok(Answered::All),
+        Err(Error::Timeout { waiting, of, .. }) => Ok(Answered::Only(of - waiting)),
+        Err(Error::ConnectTimeout { connected, .. }) => Ok(Answered::Fewer(connected + 1)),
+        Err(Error::Broken { .. }) => Ok(Answered::Fewer(connections)),
+        // It died of them.
+        Err(_) if server.has_ended() => Ok(Answered::Fewer(connections)),
+        Err(other) => Err(other.into()),
+    }
+}
