@@ -33,12 +33,7 @@ fn main() -> io::Result<()> {
     };
     // SAFETY: `interest` lives until the call returns, and the kernel only reads it.
     check(unsafe {
-        libc::epoll_ctl(
-            epoll.as_raw_fd(),
-            libc::EPOLL_CTL_ADD,
-            input,
-            &mut interest,
-        )
+        libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, input, &mut interest)
     })?;
 
     let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];
