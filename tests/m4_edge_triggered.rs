@@ -9,7 +9,7 @@ use support::{
     explain::book,
     foreign,
     mechanism::{self, EPOLLIN, Trigger},
-    walls,
+    skipped, walls,
 };
 
 /// The milestone, or the program that the environment names in `SERVER`.
@@ -155,6 +155,10 @@ fn registers_clients_edge_triggered() {
 
 #[test]
 fn registers_the_listener_edge_triggered() {
+    // A right server may keep its listener level-triggered; many do, and the sixth milestone will.
+    if m4().is_foreign() {
+        return skipped("edge- or level-triggered, a listener may be either");
+    }
     mechanism::registers_the_listener(&m4().start(), Trigger::Edge);
 }
 

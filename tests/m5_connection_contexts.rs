@@ -9,7 +9,7 @@ use support::{
     explain::book,
     foreign,
     mechanism::{self, EPOLLIN, EPOLLOUT, Trigger},
-    walls,
+    skipped, walls,
 };
 
 /// The milestone, or the program that the environment names in `SERVER`.
@@ -177,6 +177,10 @@ fn registers_clients_edge_triggered() {
 
 #[test]
 fn registers_the_listener_edge_triggered() {
+    // A right server may keep its listener level-triggered; many do, and the sixth milestone will.
+    if m5().is_foreign() {
+        return skipped("edge- or level-triggered, a listener may be either");
+    }
     mechanism::registers_the_listener(&m5().start(), Trigger::Edge);
 }
 

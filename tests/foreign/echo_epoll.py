@@ -55,7 +55,8 @@ def serve(port):
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     listener.setblocking(False)
     epoll = select.epoll()
-    epoll.register(listener, select.EPOLLIN | select.EPOLLET)
+    # Level-triggered: those that could not be accepted for want of descriptors are reported again.
+    epoll.register(listener, select.EPOLLIN)
     connections = {}
     # Those that can go on without an event.
     ready = collections.deque()
@@ -85,9 +86,9 @@ def accept_all(listener, epoll, connections):
         except BlockingIOError:
             return
         except OSError:
-            # Out of descriptors, or the client has gone.
+            # Out of descriptors, most likely: not at once again.
             time.sleep(0.01)
-            continue
+            return
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connections[client.fileno()] = Connection(client)

@@ -249,7 +249,7 @@ pub fn outlives_a_reset_of_an_idle_client(server: &Server) {
     }
     .expect(|| {
         let client = Client::connect(server)?;
-        client.echo(b"hello\n")?;
+        client.be_served(server)?;
         client.reset();
         is_well(server)
     });
@@ -440,17 +440,16 @@ pub fn restarts_on_its_port_with_clients_connected(server: &Server) {
     let setup = Setup::new().port(server.addr().port());
     let mut clients = Vec::new();
     let mut visit = |server: &Server| {
-        for connection in 0..3 {
+        for _ in 0..3 {
             let client = Client::connect(server)?;
-            client.send(&pattern(connection, 100))?;
+            client.be_served(server)?;
             client.half_close()?;
-            client.expect(&pattern(connection, 100))?;
             clients.push(client);
         }
         // The last one is in the middle of its conversation, and the first of the run before have
         // gone.
         let client = Client::connect(server)?;
-        client.echo(b"hello\n")?;
+        client.be_served(server)?;
         clients.push(client);
         clients.drain(..clients.len().saturating_sub(5));
         Ok(())
@@ -728,5 +727,5 @@ pub fn keeps_what_a_half_closed_client_has_not_read(server: &Server) {
 
 /// Whether a new client is served: how a check that troubled the server asks whether it took harm.
 fn is_well(server: &Server) -> Result<(), Trouble> {
-    Client::connect(server)?.echo(b"are you well?\n")
+    Client::connect(server)?.be_served(server)
 }

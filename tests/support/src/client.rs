@@ -11,7 +11,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::{PATIENCE, Protocol, Server, Trouble, chat, explain::End, server, wait_until};
+use crate::{PATIENCE, Protocol, Server, Trouble, chat, explain::End, http, server, wait_until};
 
 /// One connection to a server. Every wait ends after a deadline, [`PATIENCE`] unless told
 /// otherwise.
@@ -370,15 +370,16 @@ impl Client {
     }
 
     /// Has the server serve this client, which has just connected: it echoes a line, or takes a
-    /// name and says who else is there.
+    /// name and says who else is there, or answers a request.
     ///
     /// # Errors
     ///
     /// [`Trouble::Send`], [`Trouble::Short`] or [`Trouble::Differs`].
     pub fn be_served(&self, server: &Server) -> Result<(), Trouble> {
         match server.program().protocol() {
-            Protocol::Echo => self.echo(b"hello\n"),
+            Protocol::Echo | Protocol::EchoOrHttp => self.echo(b"hello\n"),
             Protocol::Chat => chat::join_under_any_name(self),
+            Protocol::Http => http::be_answered(self),
         }
     }
 
@@ -566,4 +567,27 @@ pub fn pattern(connection: u64, len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_the_same_however_long() {
+        let long = pattern(7, 1000);
+        assert_eq!(long.len(), 1000);
+        assert_eq!(pattern(7, 13), long[..13]);
+        assert_eq!(pattern(7, 0), []);
+    }
+
+    #[test]
+    fn no_piece_of_a_pattern_occurs_in_another_place_or_connection() {
+        let mut seen = std::collections::HashSet::new();
+        for connection in 0..50 {
+            for piece in pattern(connection, 4000).windows(8) {
+                assert!(seen.insert(piece.to_vec()), "{piece:?} occurs twice");
+            }
+        }
+    }
 }

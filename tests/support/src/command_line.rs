@@ -17,8 +17,8 @@ use predicates::{
 };
 
 use crate::{
-    Client, ClientOptions, PATIENCE, Program, Server, Setup, StandardOutput, Trouble, pattern,
-    server::free_port, skipped, wait_until,
+    Client, ClientOptions, PATIENCE, Program, Protocol, Server, Setup, StandardOutput, Trouble,
+    chat, http, pattern, server::free_port, skipped, wait_until,
 };
 
 /// An address that no machine has: RFC 5737 keeps it for documentation.
@@ -106,12 +106,43 @@ pub fn refuses_a_wrong_command_line(program: &Program) {
 /// The options that came with the sixth milestone take numbers from 1 on.
 #[track_caller]
 pub fn refuses_wrong_limits(program: &Program) {
+    if ours(program).is_none() {
+        return;
+    }
     for option in ["--max-connections", "--idle-timeout", "--backlog"] {
         for value in ["0", "-1", "abc", "", "99999999999999999999999"] {
             let named = format!("invalid value '{value}' for '{option} <");
             refuses(program, &[(&[option, value], &named)]);
         }
     }
+}
+
+/// `--help` names these options and what they may be.
+#[track_caller]
+pub fn names_options(program: &Program, parts: &[&str]) {
+    let Some(binary) = ours(program) else { return };
+    for part in parts {
+        run(binary, &["--help"]).success().stdout(contains(*part));
+    }
+}
+
+/// The ninth milestone speaks what it says that it speaks, and nothing else.
+#[track_caller]
+pub fn refuses_unknown_protocols(program: &Program) {
+    if ours(program).is_none() {
+        return;
+    }
+    for value in ["smtp", "ECHO", "echo,chat"] {
+        let named = format!("invalid value '{value}' for '--protocol <NAME>'");
+        refuses(program, &[(&["--protocol", value], &named)]);
+    }
+    refuses(
+        program,
+        &[(
+            &["--protocol"],
+            "a value is required for '--protocol <NAME>'",
+        )],
+    );
 }
 
 #[track_caller]
@@ -364,14 +395,25 @@ pub fn prints_statistics_every_second(program: &Program) {
     }
     let server = program.start_with(Setup::new().arg("--stats"));
     let clients: Vec<_> = (0..3).map(|_| Client::connect(&server).unwrap()).collect();
+    for client in &clients {
+        client.be_served(&server).unwrap();
+    }
     // A second in which bytes moved, and one in which nothing did.
     wait_until(
         "a block with three connections, and bytes in both directions",
         PATIENCE,
         || {
-            for client in &clients {
-                client.echo(&pattern(1, 500)).unwrap();
+            match program.protocol() {
+                Protocol::Echo | Protocol::EchoOrHttp => clients
+                    .iter()
+                    .try_for_each(|client| client.echo(&pattern(1, 500))),
+                Protocol::Http => clients
+                    .iter()
+                    .try_for_each(|client| client.be_served(&server)),
+                // The others need not read it to be sent it.
+                Protocol::Chat => clients[0].send(b"what everybody has been waiting for\n"),
             }
+            .unwrap();
             let stdout = server.stdout();
             stdout.contains("Connections: 3 active\n")
                 && !stdout.trim_end().ends_with("Events/sec: 0")
@@ -412,8 +454,8 @@ pub fn prints_statistics_when_asked(program: &Program) {
     }
     for args in [&[][..], &["--stats"]] {
         let server = program.start_with(Setup::new().args(args));
-        let clients: Vec<_> = (0..1).map(|_| Client::connect(&server).unwrap()).collect();
-        clients[0].echo(b"hello\n").unwrap();
+        let client = Client::connect(&server).unwrap();
+        client.be_served(&server).unwrap();
         for blocks in 1..=3 {
             server.signal(Signal::SIGUSR1);
             let expected = is_match(format!("^(?:{STATISTICS}){{{blocks}}}$")).unwrap();
@@ -428,9 +470,11 @@ pub fn prints_statistics_when_asked(program: &Program) {
                 "{}",
                 server.stderr()
             );
-            // It goes on serving.
-            clients[0].echo(b"still here\n").unwrap();
         }
+        // It goes on serving.
+        Client::connect(&server)
+            .and_then(|client| client.be_served(&server))
+            .unwrap();
         if args.is_empty() {
             assert_eq!(
                 server.stdout().lines().count(),
@@ -471,10 +515,7 @@ pub fn ends_at_once_at_the_second_signal(program: &Program) {
         return;
     }
     let server = program.start();
-    let stalled = ClientOptions::small().connect(&server).unwrap();
-    stalled
-        .send_until_stuck(&server, &pattern(1, 16 << 20))
-        .unwrap();
+    let _stalled = a_client_that_is_owed_bytes(&server).unwrap();
     server.signal(Signal::SIGTERM);
     wait_until("no listener any more", PATIENCE, || {
         crate::server::listening_at(server.addr().port()).is_none()
@@ -500,12 +541,22 @@ pub fn ends_without_a_client_that_never_reads(program: &Program) {
         return;
     }
     let server = program.start();
-    let stalled = ClientOptions::small().connect(&server).unwrap();
-    stalled
-        .send_until_stuck(&server, &pattern(1, 16 << 20))
-        .unwrap();
+    let _stalled = a_client_that_is_owed_bytes(&server).unwrap();
     server.signal(Signal::SIGINT);
     ended_with_bytes_unsent(&server);
+}
+
+/// One that reads nothing, and for whom the server keeps more than the kernel takes.
+fn a_client_that_is_owed_bytes(server: &Server) -> Result<Client, Trouble> {
+    match server.program().protocol() {
+        Protocol::Echo | Protocol::EchoOrHttp => {
+            let client = ClientOptions::small().connect(server)?;
+            client.send_until_stuck(server, &pattern(1, 16 << 20))?;
+            Ok(client)
+        }
+        Protocol::Http => http::a_client_that_is_owed_answers(server),
+        Protocol::Chat => chat::a_member_that_is_owed_lines(server),
+    }
 }
 
 /// It was asked to end, so this is no failure; that a client did not get its bytes deserves a line.

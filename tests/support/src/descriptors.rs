@@ -191,7 +191,7 @@ fn served(clients: &[Client]) -> Result<usize, Trouble> {
 
 /// The server sleeps while nothing happens. A spinning one is found running at nearly every look;
 /// one that tries again now and then, at hardly any.
-fn rests(server: &Server) -> Result<(), Trouble> {
+pub(crate) fn rests(server: &Server) -> Result<(), Trouble> {
     const LOOKS: usize = 20;
     let mut awake = 0;
     for _ in 0..LOOKS {
@@ -207,7 +207,7 @@ fn rests(server: &Server) -> Result<(), Trouble> {
 }
 
 /// One line, and at most one hint.
-fn says_so_once(server: &Server, said: &str) -> Result<(), Trouble> {
+pub(crate) fn says_so_once(server: &Server, said: &str) -> Result<(), Trouble> {
     let stderr = server.stderr();
     let mut lines = stderr.lines();
     let (first, hint) = (lines.next(), lines.next());

@@ -370,5 +370,73 @@ pub mod book {
         M6_BACKLOG = "m6-10k-tuning", "The backlog";
         M6_WALL = "m6-10k-tuning", "The next wall";
         M7_DRAIN = "m7-stats", "The graceful drain";
+        M8_ROOM = "m8-chat", "The room";
+        M8_LINES = "m8-chat", "Line framing";
+        M8_FAN_OUT = "m8-chat", "Fan-out";
+        M8_SLOW = "m8-chat", "Slow consumers";
+        M8_STALE = "m8-chat", "Stale events";
+        M9_FIRST_READ = "m9-protocols", "The first read decides";
+        M9_HTTP = "m9-protocols", "HTTP";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_may_be_an_end() {
+        assert_eq!(first_difference(b"abc", b"abc"), None);
+        assert_eq!(first_difference(b"abc", b"abd"), Some(2));
+        assert_eq!(first_difference(b"abc", b"ab"), Some(2));
+        assert_eq!(first_difference(b"ab", b"abc"), Some(2));
+        assert_eq!(first_difference(b"", b"a"), Some(0));
+    }
+
+    #[test]
+    fn numbers_are_separated_in_threes() {
+        let shown = [0, 999, 1000, 126_976, 1_000_000].map(count);
+        assert_eq!(shown, ["0", "999", "1,000", "126,976", "1,000,000"]);
+    }
+
+    #[test]
+    fn a_wrong_byte_is_shown_in_its_place() {
+        let trouble = Trouble::compare(b"a line of text\n", b"a line of test\n").unwrap_err();
+        let text = trouble.to_string();
+        assert!(text.contains("first difference at offset 12"), "{text}");
+        assert!(text.contains("ne of te[x]t\\n"), "{text}");
+        assert!(text.contains("ne of te[s]t\\n"), "{text}");
+    }
+
+    #[test]
+    fn lost_bytes_are_told_from_wrong_ones() {
+        let sent = crate::pattern(1, 1000);
+        let lost = [&sent[..500], &sent[516..]].concat();
+        let text = Trouble::compare(&sent, &lost).unwrap_err().to_string();
+        assert!(
+            text.contains("was sent as offset 516: bytes in between are lost"),
+            "{text}"
+        );
+        let twice = [&sent[..500], &sent[400..]].concat();
+        let text = Trouble::compare(&sent, &twice).unwrap_err().to_string();
+        assert!(
+            text.contains("was sent as offset 400: bytes came twice"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_missing_rest_says_how_the_connection_ended() {
+        let trouble = Trouble::Short {
+            expected: b"hello\n".to_vec(),
+            received: b"he".to_vec(),
+            end: End::Reset,
+        };
+        let text = trouble.to_string();
+        assert!(
+            text.starts_with("2 of 6 bytes came back, then a reset (ECONNRESET"),
+            "{text}"
+        );
+        assert!(text.contains("he[nothing]"), "{text}");
     }
 }

@@ -20,6 +20,21 @@ const OURSELVES: &str = "judges_";
 /// When the contract fails, or does not say what it left out.
 #[track_caller]
 pub fn judge_python() {
+    judge_script("echo_epoll.py");
+}
+
+/// The same, on the chat server in Python.
+///
+/// # Panics
+///
+/// The same.
+#[track_caller]
+pub fn judge_python_chat() {
+    judge_script("chat_epoll.py");
+}
+
+#[track_caller]
+fn judge_script(name: &str) {
     // Its real path: what is called python3 may be a script that starts it, and takes longer than
     // all the rest.
     let ask = "import select, sys; select.epoll().close(); print(sys.executable)";
@@ -28,7 +43,7 @@ pub fn judge_python() {
         return skipped("there is no python3 here, or it has no epoll");
     };
     let python = String::from_utf8_lossy(&answer.stdout);
-    let script = workspace_root().join("tests/foreign/echo_epoll.py");
+    let script = workspace_root().join("tests/foreign").join(name);
     judge(&format!("'{}' '{}'", python.trim(), script.display()));
 }
 

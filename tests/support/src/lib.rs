@@ -25,6 +25,7 @@ pub mod http;
 pub mod mechanism;
 pub mod proc_fs;
 pub mod server;
+mod sock_diag;
 pub mod syscalls;
 pub mod tracer;
 pub mod walls;
@@ -74,6 +75,45 @@ pub fn alone_with_many_descriptors() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     // A test that failed while it was alone has left nothing behind.
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a test for each check of a list, named after the check: for contracts that more than one milestone keeps.
+///
+/// The first word says what the checks are given, of the program that `$program()` gives: a running server, or the program
+/// itself, to start as they need it; or that they are walls at which an earlier milestone ended, and
+/// this one must not.
+#[macro_export]
+macro_rules! tests {
+    (server of $program:path: $($module:ident::$check:ident($($argument:expr),*);)*) => {
+        $(
+            #[test]
+            fn $check() {
+                let program = $program();
+                if program.can_be_started() {
+                    $crate::$module::$check(&program.start() $(, $argument)*);
+                }
+            }
+        )*
+    };
+    (program $program:path: $($module:ident::$check:ident($($argument:expr),*);)*) => {
+        $(
+            #[test]
+            fn $check() {
+                let program = $program();
+                if program.can_be_started() {
+                    $crate::$module::$check(&program $(, $argument)*);
+                }
+            }
+        )*
+    };
+    (wall before $program:path: $($module:ident::$wall:ident();)*) => {
+        $(
+            #[test]
+            fn $wall() {
+                $crate::walls::must_hold(&$program(), $crate::$module::$wall);
+            }
+        )*
+    };
 }
 
 /// Says on the real standard error why this test does not judge: the test harness hides what

@@ -27,9 +27,11 @@ pub use limits::{
     closes_only_idle_clients, holds_no_more_than_it_was_told,
     turns_clients_away_without_descriptors, warns_of_a_shorter_backlog,
 };
+pub(crate) use limits::{lower_to_one_more, set_soft_limit};
 pub use lock_step::costs_per_echo;
 pub use memory::{allows_ten_thousand, holds_ten_thousand, ten_thousand_idle_clients};
 pub use rest::{fifty_silent_clients, rests_after_load, rests_beside_a_client_that_does_not_read};
+pub(crate) use rest::{is_quiet, settles_within};
 pub use sockets::{
     Trigger, registers_clients, registers_the_listener, runs_in_one_thread, sends_without_delay,
     sockets_are_non_blocking,

@@ -13,7 +13,7 @@ use std::{
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-use crate::{Client, PATIENCE, Server, Trouble, wait_until};
+use crate::{Client, PATIENCE, Server, Trouble, sock_diag, wait_until};
 
 /// What a descriptor refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,9 +235,8 @@ pub fn descriptor_limits(pid: Pid) -> Result<(u64, u64), Trouble> {
     limits().ok_or_else(|| Trouble::Server(format!("{} is not as proc(5) has it", file.display())))
 }
 
-/// A TCP socket of this network namespace, as `/proc/net/tcp` and `/proc/net/tcp6` list them (proc_net_tcp in the kernel's
-/// documentation).
-#[derive(Clone, Debug)]
+/// A TCP socket of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSocket {
     /// Its own end.
     pub local: SocketAddr,
@@ -253,9 +252,15 @@ pub struct TcpSocket {
 
 /// The TCP sockets whose own end has this port: a server's listener, and its connections, accepted or not.
 ///
-/// The kernel gives the table in pieces, and while others open and close connections a row may be missed: who needs one
+/// The kernel gives the list in pieces, and while others open and close connections one may be missed: who needs one
 /// that must be there looks again, as [`connection_of`] does.
 pub fn tcp_sockets(port: u16) -> Vec<TcpSocket> {
+    sock_diag::tcp_sockets(port).unwrap_or_else(|_| tcp_sockets_in_proc(port))
+}
+
+/// The same from `/proc/net/tcp` and `/proc/net/tcp6` (proc_net_tcp in the kernel's documentation), which every kernel
+/// has.
+pub(crate) fn tcp_sockets_in_proc(port: u16) -> Vec<TcpSocket> {
     // Thousands of rows may be about others.
     let word = format!(":{port:04X} ");
     ["/proc/net/tcp", "/proc/net/tcp6"]

@@ -29,7 +29,7 @@ use nix::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::{PATIENCE, Trouble, proc_fs, wait_until};
+use crate::{PATIENCE, Trouble, proc_fs, skipped, wait_until};
 
 /// A server that a contract can judge: one of the milestones, or a program of the reader's.
 #[derive(Clone, Debug)]
@@ -49,6 +49,10 @@ pub enum Protocol {
     Echo,
     /// A client gives its name, and its lines go to the others.
     Chat,
+    /// The answer to a request is the request.
+    Http,
+    /// HTTP, if the first read of a connection holds a whole request line; if not, echo.
+    EchoOrHttp,
 }
 
 #[derive(Clone, Debug)]
@@ -114,6 +118,16 @@ impl Program {
         self
     }
 
+    /// Whether it can be started as it is to be judged: a reader's program takes no options. Where
+    /// it cannot, the reader is told.
+    pub fn can_be_started(&self) -> bool {
+        let can = self.options.is_empty() || !self.is_foreign();
+        if !can {
+            skipped("only our own servers are told what to speak");
+        }
+        can
+    }
+
     /// What it speaks.
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -168,8 +182,14 @@ impl Program {
             Err(error) => panic!("cannot start {}: {error}\n  {command:?}", self.name),
         };
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits in an i32"));
-        let stdout = child.stdout.take().map(Output::collect).unwrap_or_default();
-        let stderr = child.stderr.take().map(Output::collect).unwrap_or_default();
+        let stdout = child
+            .stdout
+            .take()
+            .map_or_else(Output::uncollected, Output::collect);
+        let stderr = child
+            .stderr
+            .take()
+            .map_or_else(Output::uncollected, Output::collect);
         let mut server = Server {
             program: self.clone(),
             setup,
@@ -486,9 +506,17 @@ impl Server {
         self.process().end().is_some()
     }
 
-    /// Waits for the server's end.
+    /// Waits for the server's end, and until all that it wrote is here.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Never`].
     pub fn wait_exit(&self, within: Duration) -> Result<ExitStatus, Trouble> {
         wait_until("the server ended", within, || self.has_ended())?;
+        for output in [&self.stdout, &self.stderr] {
+            // A child of its own may outlive it and keep the pipe open.
+            output.wait_for_end(Duration::from_secs(1));
+        }
         match *self.process() {
             Process::Ended(status) => Ok(status),
             _ => Err(Trouble::Server(
@@ -688,6 +716,13 @@ struct Written {
 }
 
 impl Output {
+    /// Of what goes elsewhere nothing comes.
+    fn uncollected() -> Output {
+        let output = Output::default();
+        output.0.0.lock().unwrap().ended = true;
+        output
+    }
+
     fn collect(mut from: impl Read + Send + 'static) -> Output {
         let output = Output::default();
         let collector = output.clone();
@@ -833,16 +868,30 @@ fn directory_of(command: &str) -> PathBuf {
         .filter(|dir| dir.is_absolute());
     let candidates = [typed_in, Some(workspace.clone()), Some(here)];
     let names_a_file_in = |dir: &PathBuf| {
-        command
-            .split_whitespace()
-            .map(|word| Path::new(word.trim_matches(['\'', '"'])))
-            .any(|word| word.is_relative() && dir.join(word).is_file())
+        let mut words = words(command).into_iter().map(PathBuf::from);
+        words.any(|word| word.is_relative() && dir.join(word).is_file())
     };
     candidates
         .into_iter()
         .flatten()
         .find(names_a_file_in)
         .unwrap_or(workspace)
+}
+
+/// The words of a command, as a shell splits them; without its rarer arts.
+fn words(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in command.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if c.is_whitespace() => words.push(String::new()),
+            _ => words.last_mut().expect("never empty").push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// The top folder of the repository.
@@ -862,5 +911,76 @@ fn indented(text: &str) -> String {
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, panic};
+
+    use super::*;
+
+    /// What a check that starts this command fails with.
+    fn failure(command: &str) -> String {
+        let program = Program::foreign(command);
+        let failure = panic::catch_unwind(|| program.start()).expect_err("it is no server");
+        let text = failure.downcast::<String>();
+        *text.expect("a failure has a text")
+    }
+
+    #[test]
+    fn a_command_that_does_not_listen_is_told_how_it_is_started() {
+        let text = failure("true");
+        assert!(text.starts_with("true does not listen on port "), "{text}");
+        assert!(
+            text.contains("started as `$SERVER PORT`, here `true "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_command_may_have_quotes_and_options() {
+        // In place of a server, something that ends with the arguments' number.
+        let program = Program::foreign("sh -c 'exit $#' - 'two words' third");
+        let mut command = program.command(&Setup::new(), 9000);
+        let status = command.status().expect("sh starts");
+        assert_eq!(status.code(), Some(3), "'two words', third, and the port");
+    }
+
+    #[test]
+    fn a_relative_path_means_a_file_of_this_repository() {
+        let top = workspace_root();
+        let command = "python3 -u 'tests/foreign/echo_epoll.py'";
+        assert!(
+            directory_of(command)
+                .join("tests/foreign/echo_epoll.py")
+                .is_file()
+        );
+        assert!(top.join("Cargo.toml").is_file());
+        // Nothing relative in it: any directory would do.
+        assert_eq!(directory_of("/usr/bin/env my_server"), top);
+    }
+
+    #[test]
+    fn quotes_keep_words_together() {
+        let split = words("python3  'my server.py' --name=\"it's mine\"");
+        assert_eq!(split, ["python3", "my server.py", "--name=it's mine"]);
+    }
+
+    #[test]
+    fn limits_reach_the_server_and_not_us() {
+        let program =
+            Program::foreign("sh -c 'test $(ulimit -Sn) = 40 && test $(ulimit -Hn) = 50'");
+        let setup = Setup::new().soft_descriptors(40).hard_descriptors(50);
+        let status = program.command(&setup, 9000).status().expect("sh starts");
+        assert!(status.success());
+        let (_, ours) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_ne!(ours, 50);
+    }
+
+    #[test]
+    fn ports_are_given_once() {
+        let ports: HashSet<_> = (0..50).map(|_| free_port()).collect();
+        assert_eq!(ports.len(), 50);
     }
 }

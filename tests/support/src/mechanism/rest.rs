@@ -111,7 +111,7 @@ pub fn rests_beside_a_client_that_does_not_read(server: &Server) {
 ///
 /// The kernel may still have something to tell it: that a stalled client's socket has taken a little more, for one. So it
 /// has several chances; a server that is busy without a reason uses none of them.
-pub(super) fn is_quiet(server: &Server, tracer: &Tracer) -> Result<(), Trouble> {
+pub(crate) fn is_quiet(server: &Server, tracer: &Tracer) -> Result<(), Trouble> {
     const CHANCES: usize = 10;
     let mut quiet = Ok(());
     for _ in 0..CHANCES {
@@ -148,7 +148,7 @@ fn is_quiet_for_a_while(server: &Server, tracer: &Tracer) -> Result<Result<(), T
 }
 
 /// What a server does from `mark` on, until it sleeps: for checks in which any small number of calls is right.
-pub(super) fn settles_within(tracer: &Tracer, mark: Mark, most: usize) -> Result<(), Trouble> {
+pub(crate) fn settles_within(tracer: &Tracer, mark: Mark, most: usize) -> Result<(), Trouble> {
     let calls = tracer.wait_for("the server went back to sleep", mark, |calls| {
         calls.len() > most || calls.last().is_some_and(Call::is_resting)
     })?;

@@ -72,9 +72,8 @@ pub fn runs_in_one_thread(server: &Server) {
         let tracer = Tracer::attach(server)?;
         // All connected at once, and then leaving one after another, so that a server that serves them in turn passes.
         let clients = (0..20).map(|_| Client::connect(server)).collect::<Result<Vec<_>, _>>()?;
-        clients.iter().try_for_each(|client| client.send(b"."))?;
         for client in clients {
-            client.expect(b".")?;
+            client.be_served(server)?;
         }
         let calls = tracer.since(Mark::default());
         let serving = calls.iter().filter(|call| matches!(call.kind, Kind::Receive | Kind::Send));
