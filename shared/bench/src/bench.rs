@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::contender::Contender;
-use crate::figures::{Measure, Results};
+use crate::contender::{Contender, Limits};
+use crate::figures::{Figure, Measure, Results};
 use crate::machine::Cores;
 
 /// How much to measure.
@@ -21,15 +21,12 @@ pub struct Plan {
     pub window: Duration,
     /// Idle connections beside the active ones, from none to as many as the descriptor limit allows.
     pub idle: &'static [u64],
-    /// Whether to fill a server that scans its sockets, which takes it half a minute each time.
-    pub slow_servers: bool,
-    /// Whether to count instructions, which takes valgrind seconds a server.
-    pub instructions: bool,
+    /// Whether to do what takes long for what it shows: to fill a server that scans its sockets, to hold as many
+    /// connections as a raised limit allows, to count instructions, to time a build from nothing.
+    pub slow: bool,
     /// Rounds of wrk, and the length of each.
     pub wrk_rounds: usize,
     pub wrk_time: Duration,
-    /// Whether to time a build from nothing.
-    pub build: bool,
 }
 
 impl Plan {
@@ -38,13 +35,11 @@ impl Plan {
         rounds: 1,
         few_rounds: 1,
         warm_up: Duration::from_millis(100),
-        window: Duration::from_millis(300),
-        idle: &[0, 2_000, 18_000],
-        slow_servers: false,
-        instructions: false,
+        window: Duration::from_millis(250),
+        idle: &[0, 2_000, 10_000],
+        slow: false,
         wrk_rounds: 1,
         wrk_time: Duration::from_secs(2),
-        build: false,
     };
 
     /// At most fifteen minutes: the figures that the book quotes.
@@ -54,11 +49,9 @@ impl Plan {
         warm_up: Duration::from_millis(200),
         window: Duration::from_secs(1),
         idle: &[0, 2_000, 6_000, 12_000, 18_000],
-        slow_servers: true,
-        instructions: true,
+        slow: true,
         wrk_rounds: 5,
         wrk_time: Duration::from_secs(10),
-        build: true,
     };
 }
 
@@ -78,13 +71,29 @@ pub struct Bench {
 
 impl Bench {
     /// Measures `contenders` as `plan` says; those that could not be built are left out.
-    pub fn new(contenders: Vec<Contender>, cores: Cores, descriptors: u64, plan: Plan, results: Results) -> Self {
+    pub fn new(
+        contenders: Vec<Contender>,
+        cores: Cores,
+        descriptors: u64,
+        plan: Plan,
+        results: Results,
+    ) -> Self {
         // Hidden by itself where standard error is no terminal.
         let progress = ProgressBar::no_length();
         let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {percent:>3} % {msg}");
         progress.set_style(style.expect("the template is right"));
-        let contenders = contenders.into_iter().filter(|contender| contender.program.is_ok()).collect();
-        Self { cores, descriptors, plan, results, contenders, progress }
+        let contenders = contenders
+            .into_iter()
+            .filter(|contender| contender.program.is_ok())
+            .collect();
+        Self {
+            cores,
+            descriptors,
+            plan,
+            results,
+            contenders,
+            progress,
+        }
     }
 
     /// Those who take part, in the order of the tables.
@@ -92,19 +101,16 @@ impl Bench {
         self.contenders.clone()
     }
 
-    /// How many scenarios there will be.
-    pub fn expect(&self, scenarios: usize) {
-        self.progress.set_length(scenarios as u64);
+    /// How many steps there will be.
+    pub fn expect(&self, steps: usize) {
+        self.progress.set_length(steps as u64);
     }
 
     /// Says what is measured now.
     pub fn step(&self, contender: &Contender, what: &str) {
-        self.progress.set_message(format!("{}: {what}", contender.name));
-    }
-
-    /// One scenario is over.
-    pub fn done(&self) {
         self.progress.inc(1);
+        self.progress
+            .set_message(format!("{}: {what}", contender.name));
     }
 
     /// All is measured.
@@ -115,19 +121,39 @@ impl Bench {
 
     /// Whether an earlier round has shown that `contender` cannot do this.
     pub fn has_failed(&self, measure: Measure, scenario: &str, contender: &Contender) -> bool {
-        self.results.get(measure, scenario, contender.name).is_some_and(|figure| figure.missing.is_some())
+        self.results
+            .get(measure, scenario, contender.name)
+            .is_some_and(|figure| figure.missing.is_some())
     }
 
     /// Keeps what was seen, or why nothing was. One that fails in one round has failed.
-    pub fn record(&mut self, measure: Measure, scenario: &str, contender: &Contender, seen: Result<f64>) {
+    pub fn record(
+        &mut self,
+        measure: Measure,
+        scenario: &str,
+        contender: &Contender,
+        seen: Result<f64>,
+    ) {
         match seen {
             _ if self.has_failed(measure, scenario, contender) => {}
             Ok(sample) => self.results.add(measure, scenario, contender.name, sample),
             Err(error) => {
                 let reason = format!("{error:#}");
-                self.progress.suspend(|| eprintln!("bench: {}: {scenario}: {reason}", contender.name));
-                self.results.miss(measure, scenario, contender.name, &reason);
+                self.say_once(contender, &reason);
+                self.results
+                    .miss(measure, scenario, contender.name, &reason);
             }
+        }
+    }
+
+    /// What a contender is known to be unable to do is no news, and neither is what it has failed in before.
+    fn say_once(&self, contender: &Contender, reason: &str) {
+        let known = |figure: &Figure| {
+            figure.server == contender.name && figure.missing.as_deref() == Some(reason)
+        };
+        if contender.limits == Limits::None && !self.results.figures.iter().any(known) {
+            self.progress
+                .suspend(|| eprintln!("bench: {}: {reason}", contender.name));
         }
     }
 }

@@ -10,8 +10,13 @@ use anyhow::{Context, Result, bail};
 /// Runs `command` and returns what it wrote to standard output; it is killed when it takes longer than `within`.
 pub fn output_within(command: &mut Command, within: Duration) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("cannot run {name}"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run {name}"))?;
     let mut stdout = child.stdout.take().expect("it is piped");
     let mut stderr = child.stderr.take().expect("it is piped");
     // In threads, so that neither pipe fills up while the other is read.
@@ -39,7 +44,10 @@ pub fn output_within(command: &mut Command, within: Duration) -> Result<String> 
     let output = output.join().expect("it does not panic")?;
     if !status.success() {
         let errors = errors.join().expect("it does not panic");
-        bail!("{name} failed: {}", errors.lines().next().unwrap_or("it did not say why"));
+        bail!(
+            "{name} failed: {}",
+            errors.lines().next().unwrap_or("it did not say why")
+        );
     }
     Ok(output)
 }

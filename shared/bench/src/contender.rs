@@ -52,8 +52,21 @@ pub enum Limits {
 }
 
 impl Contender {
-    fn peer(name: &'static str, about: String, limits: Limits, program: Result<PathBuf, String>) -> Self {
-        Self { name, about, kind: Kind::Peer, limits, has_idle_timeout: false, has_stats: false, program }
+    fn peer(
+        name: &'static str,
+        about: String,
+        limits: Limits,
+        program: Result<PathBuf, String>,
+    ) -> Self {
+        Self {
+            name,
+            about,
+            kind: Kind::Peer,
+            limits,
+            has_idle_timeout: false,
+            has_stats: false,
+            program,
+        }
     }
 }
 
@@ -66,20 +79,34 @@ struct Milestone {
 }
 
 const MILESTONES: &[Milestone] = &[
-    Milestone::new("m1", "m1-blocking-echo", "blocking, one client at a time").limited(Limits::OneClient),
+    Milestone::new("m1", "m1-blocking-echo", "blocking, one client at a time")
+        .limited(Limits::OneClient),
     Milestone::new("m2", "m2-nonblocking", "scans every socket").limited(Limits::Scans),
     Milestone::new("m3", "m3-level-triggered", "epoll, level-triggered"),
     Milestone::new("m4", "m4-edge-triggered", "epoll, edge-triggered"),
-    Milestone::new("m5", "m5-connection-contexts", "a context per connection, back-pressure"),
+    Milestone::new(
+        "m5",
+        "m5-connection-contexts",
+        "a context per connection, back-pressure",
+    ),
     Milestone::new("m6", "m6-10k-tuning", "tuned for 10,000 connections"),
     Milestone::new("m7", "m7-stats", "statistics, graceful shutdown"),
     // m8 is a chat: it does not echo, so it has no place here.
-    Milestone { binary: "epoll_echo_server", ..Milestone::new("m9", "m9-protocols", "echo, chat and HTTP in one") },
+    Milestone {
+        binary: "epoll_echo_server",
+        ..Milestone::new("m9", "m9-protocols", "echo, chat and HTTP in one")
+    },
 ];
 
 impl Milestone {
     const fn new(name: &'static str, package: &'static str, about: &'static str) -> Self {
-        Self { name, package, binary: package, about, limits: Limits::None }
+        Self {
+            name,
+            package,
+            binary: package,
+            about,
+            limits: Limits::None,
+        }
     }
 
     const fn limited(self, limits: Limits) -> Self {
@@ -90,7 +117,10 @@ impl Milestone {
 /// The top folder of the repository.
 pub fn workspace() -> &'static Path {
     let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
-    bench.ancestors().nth(2).expect("this crate lies in shared/bench")
+    bench
+        .ancestors()
+        .nth(2)
+        .expect("this crate lies in shared/bench")
 }
 
 /// Everybody whose name is in `wanted` (everybody when that is empty), built in release mode.
@@ -125,12 +155,36 @@ pub fn build(wanted: &[String]) -> Result<Vec<Contender>> {
     }
 
     let peers = [
-        ("floor", "peer-floor", "the least possible epoll echo, no contexts, no bounds".to_owned(), Limits::None),
-        ("mio", "peer-mio", format!("mio {}", version("mio")), Limits::None),
-        ("tokio", "peer-tokio", format!("tokio {}, current-thread runtime", version("tokio")), Limits::None),
-        ("threads", "peer-threads", "std, one thread per connection".to_owned(), Limits::Threads),
+        (
+            "floor",
+            "peer-floor",
+            "the least possible epoll echo, no contexts, no bounds".to_owned(),
+            Limits::None,
+        ),
+        (
+            "mio",
+            "peer-mio",
+            format!("mio {}", version("mio")),
+            Limits::None,
+        ),
+        (
+            "tokio",
+            "peer-tokio",
+            format!("tokio {}, current-thread runtime", version("tokio")),
+            Limits::None,
+        ),
+        (
+            "threads",
+            "peer-threads",
+            "std, one thread per connection".to_owned(),
+            Limits::Threads,
+        ),
     ];
-    let binaries: Vec<&str> = peers.iter().filter(|peer| is_wanted(peer.0)).map(|peer| peer.1).collect();
+    let binaries: Vec<&str> = peers
+        .iter()
+        .filter(|peer| is_wanted(peer.0))
+        .map(|peer| peer.1)
+        .collect();
     if !binaries.is_empty() {
         let built = cargo_build("bench", &binaries)?;
         for (name, binary, about, limits) in peers {
@@ -142,7 +196,11 @@ pub fn build(wanted: &[String]) -> Result<Vec<Contender>> {
     }
     for (name, way, flags) in [
         ("libuv", "as its guide teaches", &[][..]),
-        ("libuv-try", "uv_try_write first, one buffer for reading", &["-DTRY_WRITE"][..]),
+        (
+            "libuv-try",
+            "uv_try_write first, one buffer for reading",
+            &["-DTRY_WRITE"][..],
+        ),
     ] {
         if is_wanted(name) {
             let about = format!("libuv{} in C, {way}", libuv_version());
@@ -150,8 +208,13 @@ pub fn build(wanted: &[String]) -> Result<Vec<Contender>> {
             contenders.push(Contender::peer(name, about, Limits::None, program));
         }
     }
-    if let Some(unknown) = wanted.iter().find(|name| !contenders.iter().any(|one| one.name == **name)) {
-        bail!("no server is called {unknown}: there are m1 to m7, floor, mio, tokio, threads, libuv and libuv-try");
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| !contenders.iter().any(|one| one.name == **name))
+    {
+        bail!(
+            "no server is called {unknown}: there are m1 to m7, floor, mio, tokio, threads, libuv and libuv-try"
+        );
     }
     Ok(contenders)
 }
@@ -161,20 +224,32 @@ fn cargo_build(package: &str, binaries: &[&str]) -> Result<HashMap<String, PathB
     // The cargo that started us, where there is one.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--release", "--package", package]);
+    command
+        .current_dir(workspace())
+        .args(["build", "--release", "--package", package]);
     for binary in binaries {
         command.args(["--bin", binary]);
     }
     // It says where it put them, whatever CARGO_TARGET_DIR and the configuration are.
     command.arg("--message-format=json-render-diagnostics");
-    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
     if !output.status.success() {
         bail!("cannot build {package}");
     }
     let mut built = HashMap::new();
-    for line in output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in output
+        .stdout
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
         let message: serde_json::Value = serde_json::from_slice(line)?;
-        if let (Some(name), Some(path)) = (message["target"]["name"].as_str(), message["executable"].as_str()) {
+        if let (Some(name), Some(path)) = (
+            message["target"]["name"].as_str(),
+            message["executable"].as_str(),
+        ) {
             built.insert(name.to_owned(), path.into());
         }
     }
@@ -182,7 +257,10 @@ fn cargo_build(package: &str, binaries: &[&str]) -> Result<HashMap<String, PathB
 }
 
 fn executable(built: &HashMap<String, PathBuf>, binary: &str) -> Result<PathBuf> {
-    built.get(binary).cloned().with_context(|| format!("cargo built no executable called {binary}"))
+    built
+        .get(binary)
+        .cloned()
+        .with_context(|| format!("cargo built no executable called {binary}"))
 }
 
 /// The versions that Cargo.lock holds, by package.
@@ -202,9 +280,13 @@ fn locked_versions() -> HashMap<String, String> {
 }
 
 fn libuv_version() -> String {
-    let output = Command::new("pkg-config").args(["--modversion", "libuv"]).output();
+    let output = Command::new("pkg-config")
+        .args(["--modversion", "libuv"])
+        .output();
     match output {
-        Ok(output) if output.status.success() => format!(" {}", String::from_utf8_lossy(&output.stdout).trim()),
+        Ok(output) if output.status.success() => {
+            format!(" {}", String::from_utf8_lossy(&output.stdout).trim())
+        }
         _ => String::new(),
     }
 }
@@ -223,7 +305,10 @@ fn compile_libuv(name: &str, flags: &[&str]) -> Result<PathBuf> {
         .context("cc cannot be run")?;
     if !compiled.status.success() {
         let said = String::from_utf8_lossy(&compiled.stderr);
-        let first = said.lines().find(|line| line.contains("error")).unwrap_or("it failed");
+        let first = said
+            .lines()
+            .find(|line| line.contains("error"))
+            .unwrap_or("it failed");
         bail!("cc cannot compile it; is libuv1-dev installed? ({first})");
     }
     Ok(program)

@@ -105,7 +105,9 @@ impl Measure {
             Self::Throughput => "messages/s",
             Self::LatencyP99 => "µs",
             Self::ServerBusy => "of one core",
-            Self::Syscalls | Self::Receives | Self::Sends | Self::Waits | Self::EpollCtl => "calls/message",
+            Self::Syscalls | Self::Receives | Self::Sends | Self::Waits | Self::EpollCtl => {
+                "calls/message"
+            }
             Self::WakeUps => "waits",
             Self::Instructions => "instructions/message",
             Self::UserMemory | Self::KernelMemory => "bytes/connection",
@@ -120,7 +122,12 @@ impl Measure {
 impl Results {
     /// Results without any figures yet.
     pub fn new(run: Run, servers: Vec<ServerInfo>) -> Self {
-        Self { run, servers, figures: Vec::new(), targets: Vec::new() }
+        Self {
+            run,
+            servers,
+            figures: Vec::new(),
+            targets: Vec::new(),
+        }
     }
 
     /// Adds one sample to the figure it belongs to.
@@ -141,7 +148,9 @@ impl Results {
 
     /// The figure, if it was tried.
     pub fn get(&self, measure: Measure, scenario: &str, server: &str) -> Option<&Figure> {
-        self.figures.iter().find(|figure| figure.is(measure, scenario, server))
+        self.figures
+            .iter()
+            .find(|figure| figure.is(measure, scenario, server))
     }
 
     /// Whether it was tried at all.
@@ -151,7 +160,9 @@ impl Results {
 
     /// Whether it was tried in this scenario, with any server.
     pub fn tried(&self, measure: Measure, scenario: &str) -> bool {
-        self.figures.iter().any(|figure| figure.measure == measure && figure.scenario == scenario)
+        self.figures
+            .iter()
+            .any(|figure| figure.measure == measure && figure.scenario == scenario)
     }
 
     /// The median, if there is one.
@@ -160,13 +171,28 @@ impl Results {
     }
 
     /// One server's samples divided by another's, round by round.
-    pub fn ratios(&self, measure: Measure, (ours, over): (&str, &str), (server, other): (&str, &str)) -> Vec<f64> {
-        let samples = |scenario, server| self.get(measure, scenario, server).map_or(&[][..], |figure| &figure.samples);
-        samples(ours, server).iter().zip(samples(over, other)).map(|(ours, theirs)| ours / theirs).collect()
+    pub fn ratios(
+        &self,
+        measure: Measure,
+        (ours, over): (&str, &str),
+        (server, other): (&str, &str),
+    ) -> Vec<f64> {
+        let samples = |scenario, server| {
+            self.get(measure, scenario, server)
+                .map_or(&[][..], |figure| &figure.samples)
+        };
+        samples(ours, server)
+            .iter()
+            .zip(samples(over, other))
+            .map(|(ours, theirs)| ours / theirs)
+            .collect()
     }
 
     fn entry(&mut self, measure: Measure, scenario: &str, server: &str) -> &mut Figure {
-        let place = self.figures.iter().position(|figure| figure.is(measure, scenario, server));
+        let place = self
+            .figures
+            .iter()
+            .position(|figure| figure.is(measure, scenario, server));
         let place = place.unwrap_or_else(|| {
             self.figures.push(Figure {
                 measure,

@@ -5,19 +5,39 @@
 //! or once for a client that comes or goes. `cargo bench -p bench` and the bench itself run the same ones.
 
 #[path = "../../../milestones/m6-10k-tuning/src/connection.rs"]
-#[allow(dead_code, missing_docs, reason = "part of a program, of which this uses a part")]
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "part of a program, of which this uses a part"
+)]
 mod connection;
 #[path = "../../../milestones/m6-10k-tuning/src/connections.rs"]
-#[allow(dead_code, missing_docs, reason = "part of a program, of which this uses a part")]
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "part of a program, of which this uses a part"
+)]
 mod connections;
 #[path = "../../../milestones/m6-10k-tuning/src/idle.rs"]
-#[allow(dead_code, missing_docs, reason = "part of a program, of which this uses a part")]
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "part of a program, of which this uses a part"
+)]
 mod idle;
 #[path = "../../../milestones/m6-10k-tuning/src/outbox.rs"]
-#[allow(dead_code, missing_docs, reason = "part of a program, of which this uses a part")]
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "part of a program, of which this uses a part"
+)]
 mod outbox;
 #[path = "../../../milestones/m6-10k-tuning/src/token.rs"]
-#[allow(dead_code, missing_docs, reason = "part of a program, of which this uses a part")]
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "part of a program, of which this uses a part"
+)]
 mod token;
 
 use std::collections::VecDeque;
@@ -30,6 +50,9 @@ use connections::Connections;
 use idle::IdleList;
 use outbox::Outbox;
 use token::Token;
+
+/// The most that an outbox ever owes its client, in bytes: a read begins below the high watermark.
+pub const MOST_OWED: usize = outbox::HIGH_WATERMARK + connection::READ_SIZE;
 
 /// Takes the place of a `Connection`, which needs a socket: as large, aligned alike, and with a value that cannot be, so
 /// that an empty slot of the table needs no flag either.
@@ -44,7 +67,11 @@ const _: () = assert!(align_of::<StandIn>() == align_of::<Connection>());
 
 impl StandIn {
     fn new() -> Self {
-        Self { _descriptor: NonZeroU32::MIN, _flags: [0; _], _outbox: Outbox::new() }
+        Self {
+            _descriptor: NonZeroU32::MIN,
+            _flags: [0; _],
+            _outbox: Outbox::new(),
+        }
     }
 }
 
@@ -112,7 +139,9 @@ pub fn shuffled(entries: u32) -> Vec<u32> {
     // Fisher and Yates, with a generator (Knuth's MMIX) that always gives the same order.
     let mut state = 1_u64;
     for last in (1..slots.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         slots.swap(last, (state >> 33) as usize % (last + 1));
     }
     slots

@@ -45,22 +45,20 @@ pub struct Machine {
 }
 
 impl Run {
-    /// Looks at the machine. What cannot be found out is said to be unknown.
-    pub fn describe() -> Result<Self> {
+    /// Looks at the machine, on which `command` was typed. What cannot be found out is said to be unknown.
+    pub fn describe(command: String) -> Result<Self> {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let mut command = "cargo run --release -p bench".to_owned();
-        if !arguments.is_empty() {
-            command = format!("{command} -- {}", arguments.join(" "));
-        }
         let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Ok(Self {
             machine: Machine {
                 // Not every architecture names its processor there.
-                processor: field(&processor, "model name").unwrap_or(std::env::consts::ARCH).to_owned(),
+                processor: field(&processor, "model name")
+                    .unwrap_or(std::env::consts::ARCH)
+                    .to_owned(),
                 cores: Cores::allowed()?.len(),
-                virtual_machine: field(&processor, "flags").is_some_and(|flags| flags.contains(" hypervisor")),
+                virtual_machine: field(&processor, "flags")
+                    .is_some_and(|flags| flags.contains(" hypervisor")),
                 memory: kibibytes(&memory, "MemTotal").unwrap_or(0),
                 descriptors: hard,
             },
@@ -78,8 +76,16 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cores = if self.cores == 1 { "core" } else { "cores" };
         let gigabytes = self.memory as f64 / 1e9;
-        write!(f, "{}, {} {cores}, {gigabytes:.0} GB", self.processor, self.cores)?;
-        if self.virtual_machine { f.write_str(", virtual machine") } else { Ok(()) }
+        write!(
+            f,
+            "{}, {} {cores}, {gigabytes:.0} GB",
+            self.processor, self.cores
+        )?;
+        if self.virtual_machine {
+            f.write_str(", virtual machine")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -100,15 +106,30 @@ pub fn kibibytes(text: &str, name: &str) -> Option<u64> {
 fn commit() -> String {
     let commit = first_line("git", &["rev-parse", "--short", "HEAD"]);
     // The bench's own output is no change of what it measures.
-    let changes = first_line("git", &["status", "--porcelain", "--", ":/", ":(exclude,top)book/generated"]);
-    if changes == UNKNOWN { commit } else { format!("{commit}+") }
+    let changes = first_line(
+        "git",
+        &[
+            "status",
+            "--porcelain",
+            "--",
+            ":/",
+            ":(exclude,top)book/generated",
+        ],
+    );
+    if changes == UNKNOWN {
+        commit
+    } else {
+        format!("{commit}+")
+    }
 }
 
 const UNKNOWN: &str = "unknown";
 
 fn first_line(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
     text.lines().next().unwrap_or(UNKNOWN).to_owned()
 }
 
@@ -143,7 +164,9 @@ impl Cores {
 
     fn allowed() -> Result<Vec<usize>> {
         let set = sched_getaffinity(Pid::from_raw(0))?;
-        Ok((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect())
+        Ok((0..CpuSet::count())
+            .filter(|&core| set.is_set(core).unwrap_or(false))
+            .collect())
     }
 
     /// Keeps this thread, and those it starts from now on, on the load's core.

@@ -53,6 +53,9 @@ struct Arguments {
     output: Option<PathBuf>,
 }
 
+/// Measures something, and keeps what was seen.
+type Scenario = fn(&mut Bench);
+
 /// What there is to measure.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
@@ -76,6 +79,36 @@ enum What {
     Build,
 }
 
+impl Arguments {
+    /// The command that gives these figures, without where they are written.
+    fn typed(&self) -> String {
+        let what = |what: &What| {
+            what.to_possible_value()
+                .map_or(String::new(), |name| name.get_name().to_owned())
+        };
+        let mut typed = "cargo run --release -p bench".to_owned();
+        let mut separator = " -- ";
+        for (option, values) in [
+            ("--quick", self.quick.then(String::new)),
+            (
+                "--servers ",
+                (!self.servers.is_empty()).then(|| self.servers.join(",")),
+            ),
+            (
+                "--only ",
+                (!self.only.is_empty())
+                    .then(|| self.only.iter().map(what).collect::<Vec<_>>().join(",")),
+            ),
+        ] {
+            if let Some(values) = values {
+                typed = format!("{typed}{separator}{option}{values}");
+                separator = " ";
+            }
+        }
+        typed
+    }
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,9 +124,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     print!("{}", report::markdown(&results));
 
     let everything = arguments.servers.is_empty() && arguments.only.is_empty();
-    let folder = arguments.output.clone().or_else(|| everything.then(|| workspace().join("book/generated")));
+    let folder = arguments
+        .output
+        .clone()
+        .or_else(|| everything.then(|| workspace().join("book/generated")));
     match folder {
-        Some(folder) => write(&results, &folder).with_context(|| format!("cannot write to {}", folder.display())),
+        Some(folder) => write(&results, &folder)
+            .with_context(|| format!("cannot write to {}", folder.display())),
         None => Ok(()),
     }
 }
@@ -101,7 +138,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn measure(arguments: &Arguments) -> Result<Results> {
     let contenders = contender::build(&arguments.servers)?;
     let cores = Cores::get()?;
-    let run = Run::describe()?;
+    let run = Run::describe(arguments.typed())?;
     let descriptors = machine::raise_descriptor_limit()?;
     let servers = contenders.iter().map(|contender| ServerInfo {
         name: contender.name.to_owned(),
@@ -110,35 +147,49 @@ fn measure(arguments: &Arguments) -> Result<Results> {
         left_out: contender.program.as_ref().err().cloned(),
     });
     let results = Results::new(run, servers.collect());
-    let plan = if arguments.quick { Plan::QUICK } else { Plan::FULL };
-    let (instructions_planned, build_planned) = (plan.instructions, plan.build);
+    let plan = if arguments.quick {
+        Plan::QUICK
+    } else {
+        Plan::FULL
+    };
+    let slow = plan.slow;
 
     let began = Instant::now();
+    server::end_with_us()?;
     // Builds are done: from here on, this process and its threads are the load.
     cores.take_load_core()?;
     let mut bench = Bench::new(contenders, cores, descriptors, plan, results);
     let wanted = |what| match what {
         _ if !arguments.only.is_empty() => arguments.only.contains(&what),
-        What::Instructions => instructions_planned,
-        What::Build => build_planned,
+        What::Instructions | What::Build => slow,
         _ => true,
     };
-    let scenarios: [(What, fn(&mut Bench)); 9] = [
-        (What::Calls, traced::run),
-        (What::Memory, memory::run),
-        (What::Held, held::run),
-        (What::Load, load::run),
-        (What::Idle, load::run_beside_idle),
-        (What::Instructions, instructions::run),
-        (What::Structures, structures::run),
-        (What::Wrk, wrk::run),
-        (What::Build, build::run),
+    let n = bench.contenders().len();
+    let Plan {
+        rounds,
+        few_rounds,
+        wrk_rounds,
+        ..
+    } = bench.plan;
+    // With the steps that each takes, for the progress bar.
+    let scenarios: [(What, Scenario, usize); 9] = [
+        (What::Calls, traced::run, n * (1 + few_rounds)),
+        (What::Memory, memory::run, n * few_rounds),
+        (What::Held, held::run, n * 2),
+        (What::Load, load::run, n * rounds * load::LOADS.len()),
+        (What::Idle, load::run_beside_idle, n * few_rounds),
+        (What::Instructions, instructions::run, n),
+        (What::Structures, structures::run, 15 * few_rounds),
+        (What::Wrk, wrk::run, 3 * wrk_rounds),
+        (What::Build, build::run, 1),
     ];
-    let scenarios: Vec<_> = scenarios.into_iter().filter(|&(what, _)| wanted(what)).collect();
-    bench.expect(scenarios.len());
-    for (_, scenario) in scenarios {
+    let scenarios: Vec<_> = scenarios
+        .into_iter()
+        .filter(|&(what, ..)| wanted(what))
+        .collect();
+    bench.expect(scenarios.iter().map(|scenario| scenario.2).sum());
+    for (_, scenario, _) in scenarios {
         scenario(&mut bench);
-        bench.done();
     }
 
     let mut results = bench.finish();
@@ -150,7 +201,10 @@ fn measure(arguments: &Arguments) -> Result<Results> {
 /// The files that the book shows. Nobody else writes them.
 fn write(results: &Results, folder: &std::path::Path) -> Result<()> {
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("bench.json"), serde_json::to_string_pretty(results)? + "\n")?;
+    fs::write(
+        folder.join("bench.json"),
+        serde_json::to_string_pretty(results)? + "\n",
+    )?;
     fs::write(folder.join("bench.md"), report::markdown(results))?;
     if let Some(page) = million::markdown(results) {
         fs::write(folder.join("million.md"), page)?;
@@ -158,6 +212,9 @@ fn write(results: &Results, folder: &std::path::Path) -> Result<()> {
     for (name, picture) in pictures::draw(results) {
         fs::write(folder.join(name), picture)?;
     }
-    eprintln!("bench: wrote bench.json, bench.md, million.md and the plots to {}", folder.display());
+    eprintln!(
+        "bench: wrote bench.json, bench.md, million.md and the plots to {}",
+        folder.display()
+    );
     Ok(())
 }

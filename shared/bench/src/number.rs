@@ -10,13 +10,17 @@ pub fn thousands(value: f64) -> String {
         }
         grouped.push(digit);
     }
-    if value <= -0.5 { format!("-{grouped}") } else { grouped }
+    if value <= -0.5 {
+        format!("-{grouped}")
+    } else {
+        grouped
+    }
 }
 
 /// Three significant digits, thousands separated: `0.42`, `5.31`, `14.0`, `841`, `4,884`.
 pub fn figure(value: f64) -> String {
     match value.abs() {
-        zero if zero == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         small if small < 9.995 => format!("{value:.2}"),
         medium if medium < 99.95 => format!("{value:.1}"),
         _ => thousands(value),
@@ -25,7 +29,12 @@ pub fn figure(value: f64) -> String {
 
 /// As short as it can be: `0.5`, `20`.
 pub fn plain(value: f64) -> String {
-    if value >= 1000.0 { thousands(value) } else { format!("{value}") }
+    // Without what binary fractions leave over: 0.3, not 0.30000000000000004.
+    if value >= 1000.0 {
+        thousands(value)
+    } else {
+        format!("{}", (value * 1e6).round() / 1e6)
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ pub fn draw(results: &Results) -> Vec<(&'static str, String)> {
         ("bench-idle.svg", growth(results)),
         ("bench-memory.svg", user_memory(results)),
     ];
-    plots.into_iter().filter_map(|(name, picture)| Some((name, picture?))).collect()
+    plots
+        .into_iter()
+        .filter_map(|(name, picture)| Some((name, picture?)))
+        .collect()
 }
 
 fn cpu(results: &Results) -> Option<String> {
@@ -58,13 +61,15 @@ fn connections_held(results: &Results) -> Option<String> {
         title: String::new(),
         bars: bars_of(results, |server| {
             let seen = results.get(Measure::ConnectionsHeld, held::USUAL, &server.name)?;
-            let raised = results.median(Measure::ConnectionsHeld, held::RAISED, &server.name)?;
-            let usual = seen.median?;
-            let text = match thousands(usual) == thousands(raised) {
-                true => thousands(usual),
-                false => format!("{}; {} with the limit raised", thousands(usual), thousands(raised)),
+            let usual = thousands(seen.median?);
+            let raised = results.median(Measure::ConnectionsHeld, held::RAISED, &server.name);
+            let text = match raised.map(thousands) {
+                Some(raised) if raised != usual => {
+                    format!("{usual}; {raised} with the limit raised")
+                }
+                _ => usual,
             };
-            Some((seen, Some(raised), text))
+            Some((seen, raised, text))
         }),
     };
     draw_bars(&heading, &[panel], results)
@@ -75,8 +80,11 @@ fn user_memory(results: &Results) -> Option<String> {
         "User space, with {} connections after one echo on each; shorter is better.",
         thousands(memory::CONNECTIONS as f64)
     );
-    let heading =
-        Heading { id: "bench-memory", title: "Memory per idle connection, in bytes", subtitle: &subtitle };
+    let heading = Heading {
+        id: "bench-memory",
+        title: "Memory per idle connection, in bytes",
+        subtitle: &subtitle,
+    };
     let panel = Panel {
         title: String::new(),
         bars: bars_of(results, |server| {
@@ -91,7 +99,10 @@ fn growth(results: &Results) -> Option<String> {
     let tried = load::idle_tried(results);
     let drawn = taking_part(results).filter_map(|server| {
         let point = |&idle: &u64| {
-            Some((idle as f64, results.median(Measure::CpuPerMessage, &load::beside(idle), &server.name)?))
+            Some((
+                idle as f64,
+                results.median(Measure::CpuPerMessage, &load::beside(idle), &server.name)?,
+            ))
         };
         let points: Vec<(f64, f64)> = tried.iter().filter_map(point).collect();
         (points.len() > 1).then(|| Line {
@@ -120,20 +131,38 @@ fn bars_of<'a>(
         let (value, behind, text) = match value(server) {
             Some((seen, behind, text)) => {
                 let spread = seen.spread();
-                (seen.median.zip(spread).map(|(median, (low, high))| (median, low, high)), behind, text)
+                (
+                    seen.median
+                        .zip(spread)
+                        .map(|(median, (low, high))| (median, low, high)),
+                    behind,
+                    text,
+                )
             }
             None => (None, None, "—".to_owned()),
         };
-        Bar { label: server.name.clone(), kind: server.kind, value, behind, text }
+        Bar {
+            label: server.name.clone(),
+            kind: server.kind,
+            value,
+            behind,
+            text,
+        }
     };
     taking_part(results).map(bar).collect()
 }
 
 fn draw_bars(heading: &Heading<'_>, panels: &[Panel], results: &Results) -> Option<String> {
-    let measured = panels.iter().flat_map(|panel| &panel.bars).any(|bar| bar.value.is_some());
+    let measured = panels
+        .iter()
+        .flat_map(|panel| &panel.bars)
+        .any(|bar| bar.value.is_some());
     measured.then(|| bars(heading, panels, &results.run))
 }
 
 fn taking_part(results: &Results) -> impl Iterator<Item = &ServerInfo> {
-    results.servers.iter().filter(|server| server.left_out.is_none())
+    results
+        .servers
+        .iter()
+        .filter(|server| server.left_out.is_none())
 }

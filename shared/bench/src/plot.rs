@@ -61,13 +61,22 @@ pub struct Heading<'a> {
 
 /// Horizontal bars, in panels side by side with the labels at the left.
 pub fn bars(heading: &Heading<'_>, panels: &[Panel], run: &Run) -> String {
-    let rows = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
+    let rows = panels
+        .iter()
+        .map(|panel| panel.bars.len())
+        .max()
+        .unwrap_or(0);
     let titles = if panels.len() > 1 { 24.0 } else { 4.0 };
     let top = 62.0 + titles;
-    let height = top + rows as f64 * ROW + 44.0;
+    let height = top + rows as f64 * ROW + 54.0;
     let mut svg = Svg::new(heading, height);
 
-    let letters = panels.iter().flat_map(|panel| &panel.bars).map(|bar| bar.label.chars().count()).max().unwrap_or(0);
+    let letters = panels
+        .iter()
+        .flat_map(|panel| &panel.bars)
+        .map(|bar| bar.label.chars().count())
+        .max()
+        .unwrap_or(0);
     let left = MARGIN + letters as f64 * LETTER + 10.0;
     let gap = 14.0;
     let width = (WIDTH - MARGIN - left + gap) / panels.len().max(1) as f64 - gap;
@@ -76,10 +85,23 @@ pub fn bars(heading: &Heading<'_>, panels: &[Panel], run: &Run) -> String {
         if panels.len() > 1 {
             svg.text(x, top - 12.0, "start", "strong", &panel.title);
         }
-        let widest = panel.bars.iter().map(|bar| bar.text.chars().count()).max().unwrap_or(0);
+        let widest = panel
+            .bars
+            .iter()
+            .map(|bar| bar.text.chars().count())
+            .max()
+            .unwrap_or(0);
         let room = (width - widest as f64 * LETTER - 8.0).max(20.0);
-        let extent = |bar: &Bar| bar.value.map_or(0.0, |(_, _, high)| high).max(bar.behind.unwrap_or(0.0));
-        let largest = panel.bars.iter().map(extent).fold(f64::MIN_POSITIVE, f64::max);
+        let extent = |bar: &Bar| {
+            bar.value
+                .map_or(0.0, |(_, _, high)| high)
+                .max(bar.behind.unwrap_or(0.0))
+        };
+        let largest = panel
+            .bars
+            .iter()
+            .map(extent)
+            .fold(f64::MIN_POSITIVE, f64::max);
         let scale = room / largest;
         svg.line(x, top - 2.0, x, top + panel.bars.len() as f64 * ROW, "axis");
         for (row, bar) in panel.bars.iter().enumerate() {
@@ -89,14 +111,26 @@ pub fn bars(heading: &Heading<'_>, panels: &[Panel], run: &Run) -> String {
                 svg.text(x - 8.0, middle + 4.5, "end", "", &bar.label);
             }
             if let Some(behind) = bar.behind {
-                svg.rect(x, y + 3.0, behind * scale, ROW - 7.0, &format!("{} faint", hue(bar.kind)));
+                svg.rect(
+                    x,
+                    y + 3.0,
+                    behind * scale,
+                    ROW - 7.0,
+                    &format!("{} faint", hue(bar.kind)),
+                );
             }
             let mut end = x + bar.behind.unwrap_or(0.0) * scale;
             if let Some((value, low, high)) = bar.value {
                 svg.rect(x, y + 3.0, value * scale, ROW - 7.0, hue(bar.kind));
                 end = end.max(x + value * scale);
                 if high - low > 1e-9 {
-                    svg.line(x + low * scale, middle - 0.5, x + high * scale, middle - 0.5, "spread");
+                    svg.line(
+                        x + low * scale,
+                        middle - 0.5,
+                        x + high * scale,
+                        middle - 0.5,
+                        "spread",
+                    );
                     end = end.max(x + high * scale);
                 }
             }
@@ -108,12 +142,24 @@ pub fn bars(heading: &Heading<'_>, panels: &[Panel], run: &Run) -> String {
 }
 
 /// Lines over a linear axis to the right and a logarithmic one upwards.
-pub fn lines(heading: &Heading<'_>, (x_title, y_title): (&str, &str), lines: &[Line], run: &Run) -> String {
-    let height = 420.0;
+pub fn lines(
+    heading: &Heading<'_>,
+    (x_title, y_title): (&str, &str),
+    lines: &[Line],
+    run: &Run,
+) -> String {
+    let height = 430.0;
     let mut svg = Svg::new(heading, height);
-    let letters = lines.iter().map(|line| line.label.chars().count()).max().unwrap_or(0);
-    let (left, right) = (MARGIN + 44.0, WIDTH - MARGIN - letters as f64 * LETTER - 14.0);
-    let (top, bottom) = (96.0, height - 78.0);
+    let letters = lines
+        .iter()
+        .map(|line| line.label.chars().count())
+        .max()
+        .unwrap_or(0);
+    let (left, right) = (
+        MARGIN + 44.0,
+        WIDTH - MARGIN - letters as f64 * LETTER - 14.0,
+    );
+    let (top, bottom) = (96.0, height - 92.0);
 
     let points = || lines.iter().flat_map(|line| &line.points);
     let most = points().map(|point| point.0).fold(1.0, f64::max);
@@ -130,15 +176,35 @@ pub fn lines(heading: &Heading<'_>, (x_title, y_title): (&str, &str), lines: &[L
     svg.text(MARGIN, top - 18.0, "start", "quiet", y_title);
     for tick in ticks {
         svg.line(left, to_y(tick), right, to_y(tick), "grid");
-        svg.text(left - 8.0, to_y(tick) + 4.5, "end", "quiet", &number::plain(tick));
+        svg.text(
+            left - 8.0,
+            to_y(tick) + 4.5,
+            "end",
+            "quiet",
+            &number::plain(tick),
+        );
     }
-    for step in 0..=4 {
-        let x = most * f64::from(step) / 4.0;
+    let mut measured: Vec<f64> = points().map(|point| point.0).collect();
+    measured.sort_by(f64::total_cmp);
+    measured.dedup();
+    for x in measured {
         svg.line(to_x(x), bottom, to_x(x), bottom + 5.0, "axis");
-        svg.text(to_x(x), bottom + 20.0, "middle", "quiet", &number::thousands(x));
+        svg.text(
+            to_x(x),
+            bottom + 20.0,
+            "middle",
+            "quiet",
+            &number::thousands(x),
+        );
     }
     svg.line(left, bottom, right, bottom, "axis");
-    svg.text((left + right) / 2.0, bottom + 40.0, "middle", "quiet", x_title);
+    svg.text(
+        (left + right) / 2.0,
+        bottom + 40.0,
+        "middle",
+        "quiet",
+        x_title,
+    );
 
     for line in lines {
         let mut path = String::new();
@@ -149,17 +215,34 @@ pub fn lines(heading: &Heading<'_>, (x_title, y_title): (&str, &str), lines: &[L
         let weight = if line.strong { "thick" } else { "thin" };
         svg.path(&path, &format!("{}-line {weight}", hue(line.kind)));
         for &(x, y) in &line.points {
-            svg.circle(to_x(x), to_y(y), if line.strong { 3.0 } else { 2.2 }, hue(line.kind));
+            svg.circle(
+                to_x(x),
+                to_y(y),
+                if line.strong { 3.0 } else { 2.2 },
+                hue(line.kind),
+            );
         }
     }
     // Labels of lines that end close to each other move apart, in their order, around where they belong.
-    let mut ends: Vec<(f64, &Line)> =
-        lines.iter().filter_map(|line| Some((to_y(line.points.last()?.1), line))).collect();
-    ends.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let wanted: Vec<f64> = ends.iter().map(|end| end.0).collect();
-    for (y, (end, line)) in spread_out(&wanted, 15.0, bottom).into_iter().zip(ends) {
+    let end_of = |line: &Line| {
+        line.points
+            .last()
+            .map_or((0.0, bottom), |&(x, y)| (to_x(x), to_y(y)))
+    };
+    let mut ends: Vec<((f64, f64), &Line)> =
+        lines.iter().map(|line| (end_of(line), line)).collect();
+    ends.sort_by(|one, other| one.0.1.total_cmp(&other.0.1));
+    let (full, short): (Vec<_>, Vec<_>) =
+        ends.into_iter().partition(|((x, _), _)| *x > right - 1.0);
+    let wanted: Vec<f64> = full.iter().map(|((_, y), _)| *y).collect();
+    let class = |line: &Line| if line.strong { "strong" } else { "" };
+    for (y, ((_, end), line)) in spread_out(&wanted, 15.0, bottom).into_iter().zip(full) {
         svg.line(right + 1.0, end, right + 9.0, y, "grid");
-        svg.text(right + 12.0, y + 4.5, "start", if line.strong { "strong" } else { "" }, &line.label);
+        svg.text(right + 12.0, y + 4.5, "start", class(line), &line.label);
+    }
+    // A line that could not be drawn to the end is labelled where it stops.
+    for ((x, y), line) in short {
+        svg.text(x + 7.0, y - 4.0, "start", class(line), &line.label);
     }
     svg.finish(run, height)
 }
@@ -171,11 +254,26 @@ fn hue(kind: Kind) -> &'static str {
     }
 }
 
-/// 1, 2, 5, 10 … from just below `low` to just above `high`.
+/// Round numbers from just below `low` to just above `high`, as close together as there is room for their labels.
 fn logarithmic_ticks(low: f64, high: f64) -> Vec<f64> {
-    let all: Vec<f64> = (-3..9).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power))).collect();
+    const MOST: usize = 10;
+    let fine = ticks(&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], low, high);
+    if fine.len() <= MOST {
+        fine
+    } else {
+        ticks(&[1.0, 2.0, 5.0], low, high)
+    }
+}
+
+fn ticks(digits: &[f64], low: f64, high: f64) -> Vec<f64> {
+    let all: Vec<f64> = (-3..9)
+        .flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)))
+        .collect();
     let first = all.iter().rposition(|&tick| tick <= low).unwrap_or(0);
-    let last = all.iter().position(|&tick| tick >= high).unwrap_or(all.len() - 1);
+    let last = all
+        .iter()
+        .position(|&tick| tick >= high)
+        .unwrap_or(all.len() - 1);
     all.get(first..=last).unwrap_or_default().to_vec()
 }
 
@@ -196,7 +294,10 @@ fn spread_out(wanted: &[f64], gap: f64, bottom: f64) -> Vec<f64> {
             groups.pop();
             groups.pop();
             let members = before.1 + last.1;
-            groups.push(((before.0 * before.1 as f64 + last.0 * last.1 as f64) / members as f64, members));
+            groups.push((
+                (before.0 * before.1 as f64 + last.0 * last.1 as f64) / members as f64,
+                members,
+            ));
         }
     }
     let place = |group: &(f64, usize)| {
@@ -220,12 +321,23 @@ impl Svg {
             text,
             r#"<svg id="{id}" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" style="max-width: {WIDTH}px" role="img" aria-labelledby="{id}-title {id}-about">"#
         );
-        let _ = writeln!(text, r#"<title id="{id}-title">{}</title>"#, escape(heading.title));
-        let _ = writeln!(text, r#"<desc id="{id}-about">{}</desc>"#, escape(heading.subtitle));
+        let _ = writeln!(
+            text,
+            r#"<title id="{id}-title">{}</title>"#,
+            escape(heading.title)
+        );
+        let _ = writeln!(
+            text,
+            r#"<desc id="{id}-about">{}</desc>"#,
+            escape(heading.subtitle)
+        );
         text.push_str("<style>\n");
         for (selector, rules) in [
             ("", "color: var(--fg, #24292f); color-scheme: light dark"),
-            (" text", "fill: currentColor; font: 13px system-ui, -apple-system, 'Segoe UI', sans-serif"),
+            (
+                " text",
+                "fill: currentColor; font: 13px system-ui, -apple-system, 'Segoe UI', sans-serif",
+            ),
             (" .head", "font-size: 16px; font-weight: 600"),
             (" .strong", "font-weight: 600"),
             (" .quiet", "fill-opacity: 0.7"),
@@ -239,22 +351,45 @@ impl Svg {
             (" .thick", "stroke-width: 3"),
             (" .axis", "stroke: currentColor; stroke-opacity: 0.6"),
             (" .grid", "stroke: currentColor; stroke-opacity: 0.18"),
-            (" .spread", "stroke: currentColor; stroke-opacity: 0.8; stroke-width: 1.5"),
+            (
+                " .spread",
+                "stroke: currentColor; stroke-opacity: 0.8; stroke-width: 1.5",
+            ),
         ] {
             let _ = writeln!(text, "#{id}{selector} {{ {rules} }}");
         }
-        let _ = writeln!(text, "@media (prefers-color-scheme: dark) {{ #{id} {{ color: var(--fg, #e6edf3) }} }}");
+        let _ = writeln!(
+            text,
+            "@media (prefers-color-scheme: dark) {{ #{id} {{ color: var(--fg, #e6edf3) }} }}"
+        );
         text.push_str("</style>\n");
-        let mut svg = Self { id: id.to_owned(), text };
+        let mut svg = Self {
+            id: id.to_owned(),
+            text,
+        };
         svg.text(MARGIN, 26.0, "start", "head", heading.title);
         svg.text(MARGIN, 46.0, "start", "quiet", heading.subtitle);
+        let mut right = WIDTH - MARGIN;
+        for (kind, name) in [(Kind::Peer, "peers"), (Kind::Milestone, "milestones")] {
+            svg.text(right, 26.0, "end", "quiet", name);
+            right -= name.len() as f64 * LETTER + 18.0;
+            svg.rect(right, 15.5, 12.0, 12.0, hue(kind));
+            right -= 14.0;
+        }
         svg
     }
 
     fn text(&mut self, x: f64, y: f64, anchor: &str, class: &str, text: &str) {
-        let class = if class.is_empty() { String::new() } else { format!(r#" class="{class}""#) };
+        let class = if class.is_empty() {
+            String::new()
+        } else {
+            format!(r#" class="{class}""#)
+        };
         let text = escape(text);
-        let _ = writeln!(self.text, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}"{class}>{text}</text>"#);
+        let _ = writeln!(
+            self.text,
+            r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}"{class}>{text}</text>"#
+        );
     }
 
     fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, class: &str) {
@@ -274,7 +409,10 @@ impl Svg {
     }
 
     fn circle(&mut self, x: f64, y: f64, radius: f64, class: &str) {
-        let _ = writeln!(self.text, r#"<circle cx="{x:.1}" cy="{y:.1}" r="{radius}" class="{class}"/>"#);
+        let _ = writeln!(
+            self.text,
+            r#"<circle cx="{x:.1}" cy="{y:.1}" r="{radius}" class="{class}"/>"#
+        );
     }
 
     fn path(&mut self, path: &str, class: &str) {
@@ -282,17 +420,41 @@ impl Svg {
     }
 
     fn finish(mut self, run: &Run, height: f64) -> String {
-        let Run { machine, kernel, date, command, .. } = run;
-        let where_and_when = format!("{machine} · {kernel} · {date} · {command}");
-        self.text(MARGIN, height - 12.0, "start", "foot", &where_and_when);
+        let Run {
+            machine,
+            kernel,
+            date,
+            command,
+            ..
+        } = run;
+        self.text(
+            MARGIN,
+            height - 24.0,
+            "start",
+            "foot",
+            &format!("{machine} · {kernel}"),
+        );
+        self.text(
+            MARGIN,
+            height - 9.0,
+            "start",
+            "foot",
+            &format!("{date} · {command}"),
+        );
         self.text.push_str("</svg>\n");
-        debug_assert!(!self.text.contains("\n\n"), "{} would end where mdBook sees a blank line", self.id);
+        debug_assert!(
+            !self.text.contains("\n\n"),
+            "{} would end where mdBook sees a blank line",
+            self.id
+        );
         self.text
     }
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -301,14 +463,24 @@ mod tests {
 
     #[test]
     fn ticks_enclose_the_values() {
-        assert_eq!(logarithmic_ticks(4.8, 33.0), [2.0, 5.0, 10.0, 20.0, 50.0]);
+        assert_eq!(
+            logarithmic_ticks(4.8, 13.0),
+            [4.0, 5.0, 6.0, 8.0, 10.0, 15.0]
+        );
+        assert_eq!(
+            logarithmic_ticks(4.8, 310.0),
+            [2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]
+        );
         assert_eq!(logarithmic_ticks(5.0, 5.0), [5.0]);
     }
 
     #[test]
     fn labels_move_apart_and_stay_in_order() {
         assert_eq!(spread_out(&[10.0, 50.0], 15.0, 100.0), [10.0, 50.0]);
-        assert_eq!(spread_out(&[50.0, 50.0, 50.0], 15.0, 100.0), [35.0, 50.0, 65.0]);
+        assert_eq!(
+            spread_out(&[50.0, 50.0, 50.0], 15.0, 100.0),
+            [35.0, 50.0, 65.0]
+        );
         assert_eq!(spread_out(&[98.0, 99.0], 10.0, 100.0), [90.0, 100.0]);
     }
 }

@@ -11,7 +11,11 @@ use crate::scenarios::{held, memory, traced, wrk};
 
 /// The whole page, without a title: the chapter that includes it has one.
 pub fn markdown(results: &Results) -> String {
-    let mut page = Page { results, text: String::new(), notes: Vec::new() };
+    let mut page = Page {
+        results,
+        text: String::new(),
+        notes: Vec::new(),
+    };
     page.provenance();
     page.servers();
     page.load();
@@ -33,11 +37,22 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn provenance(&mut self) {
-        let Run { machine, kernel, date, command, commit, rustc, took_s } = &self.results.run;
-        let minutes = took_s / 60.0;
+        let Run {
+            machine,
+            kernel,
+            date,
+            command,
+            commit,
+            rustc,
+            took_s,
+        } = &self.results.run;
+        let took = match took_s / 60.0 {
+            short if short < 2.0 => format!("{took_s:.0} seconds"),
+            minutes => format!("{minutes:.1} minutes"),
+        };
         let _ = writeln!(
             self.text,
-            "Measured on {date} with `{command}` in {minutes:.1} minutes, at commit {commit}: {machine}; {kernel}; {rustc}. \
+            "Measured on {date} with `{command}` in {took}, at commit {commit}: {machine}; {kernel}; {rustc}. \
              Messages of 64 bytes, every byte verified; the server on one core, the load on another. A figure is the \
              median of its rounds, and the servers take turns within a round.\n"
         );
@@ -57,20 +72,45 @@ impl Page<'_> {
 
     fn load(&mut self) {
         let measures = [
-            (Measure::CpuPerMessage, "CPU per message, µs", "What the server's process used in user space and in the kernel, divided by the messages it echoed. With its smallest and largest sample."),
-            (Measure::Throughput, "Messages per second", "What one core of server and one core of load manage together: where the server waits for the load, this says less about it than the CPU per message does."),
-            (Measure::LatencyP99, "99 of 100 echoes within, µs", "In a closed loop: with more connections than the server serves at once, this is mostly the time in which it serves the others."),
-            (Measure::ServerBusy, "Share of its core that the server used", ""),
+            (
+                Measure::CpuPerMessage,
+                "CPU per message, µs",
+                "What the server's process used in user space and in the kernel, divided by the messages it echoed. With its smallest and largest sample.",
+            ),
+            (
+                Measure::Throughput,
+                "Messages per second",
+                "What one core of server and one core of load manage together: where the server waits for the load, this says less about it than the CPU per message does.",
+            ),
+            (
+                Measure::LatencyP99,
+                "99 of 100 echoes within, µs",
+                "In a closed loop: with more connections than the server serves at once, this is mostly the time in which it serves the others.",
+            ),
+            (
+                Measure::ServerBusy,
+                "Share of its core that the server used",
+                "",
+            ),
         ];
-        let tried = |measure| LOADS.iter().any(|load| self.results.tried(measure, load.name));
-        let measures: Vec<_> = measures.into_iter().filter(|measure| tried(measure.0)).collect();
+        let tried = |measure| {
+            LOADS
+                .iter()
+                .any(|load| self.results.tried(measure, load.name))
+        };
+        let measures: Vec<_> = measures
+            .into_iter()
+            .filter(|measure| tried(measure.0))
+            .collect();
         for (measure, title, about) in measures {
             let mut table = Table::new(&["server"], 1);
             table.head.extend(LOADS.map(|load| load.title.to_owned()));
             for server in self.taking_part() {
                 let cells = LOADS.map(|load| match measure {
                     Measure::CpuPerMessage => self.cell_with_spread(measure, load.name, &server),
-                    Measure::ServerBusy => self.cell(measure, load.name, &server, |share| format!("{:.0} %", share * 100.0)),
+                    Measure::ServerBusy => self.cell(measure, load.name, &server, |share| {
+                        format!("{:.0} %", share * 100.0)
+                    }),
                     _ => self.cell(measure, load.name, &server, figure),
                 });
                 table.row([server].into_iter().chain(cells));
@@ -81,9 +121,13 @@ impl Page<'_> {
 
     fn growth(&mut self) {
         let tried = load::idle_tried(self.results);
-        let (Some(least), Some(most)) = (tried.first(), tried.last()) else { return };
+        let (Some(least), Some(most)) = (tried.first(), tried.last()) else {
+            return;
+        };
         let mut table = Table::new(&["server"], 1);
-        table.head.extend(tried.iter().map(|&idle| thousands(idle as f64)));
+        table
+            .head
+            .extend(tried.iter().map(|&idle| thousands(idle as f64)));
         table.head.push("last ÷ first".to_owned());
         for server in self.taking_part() {
             let mut cells = vec![server.clone()];
@@ -91,12 +135,18 @@ impl Page<'_> {
                 cells.push(self.cell(Measure::CpuPerMessage, &load::beside(idle), &server, figure));
             }
             let (last, first) = (load::beside(*most), load::beside(*least));
-            let growth = self.results.ratios(Measure::CpuPerMessage, (&last, &first), (&server, &server));
+            let growth =
+                self.results
+                    .ratios(Measure::CpuPerMessage, (&last, &first), (&server, &server));
             cells.push(median(&growth).map_or(NONE.to_owned(), figure));
             table.row(cells);
         }
         let title = "CPU per message of 100 active connections beside idle ones, µs by number of idle connections";
-        self.section(title, &table, "All of one line are taken from one server process.");
+        self.section(
+            title,
+            &table,
+            "All of one line are taken from one server process.",
+        );
     }
 
     fn costs(&mut self) {
@@ -112,10 +162,14 @@ impl Page<'_> {
     }
 
     fn held(&mut self) {
-        let held = [(Measure::ConnectionsHeld, held::USUAL), (Measure::ConnectionsHeld, held::RAISED)];
+        let held = [
+            (Measure::ConnectionsHeld, held::USUAL),
+            (Measure::ConnectionsHeld, held::RAISED),
+        ];
         let mut table = Table::new(&["server", held::USUAL, held::RAISED], 1);
         for server in self.taking_part() {
-            let cells = held.map(|(measure, scenario)| self.cell(measure, scenario, &server, thousands));
+            let cells =
+                held.map(|(measure, scenario)| self.cell(measure, scenario, &server, thousands));
             table.row([server].into_iter().chain(cells));
         }
         let about = format!(
@@ -124,7 +178,6 @@ impl Page<'_> {
             thousands(self.results.run.machine.descriptors as f64)
         );
         self.section("Connections held by one process", &table, &about);
-
     }
 
     fn memory(&mut self) {
@@ -141,7 +194,6 @@ impl Page<'_> {
             thousands(memory::CONNECTIONS as f64)
         );
         self.section("Memory per idle connection, bytes", &table, &about);
-
     }
 
     fn per_message(&mut self) {
@@ -155,11 +207,21 @@ impl Page<'_> {
             (Measure::Instructions, "1"),
             (Measure::Instructions, "100"),
         ];
-        let titles = ["all", "receive", "send", "wait", "epoll_ctl", "wake-ups", "instructions, 1", "instructions, 100"];
+        let titles = [
+            "all",
+            "receive",
+            "send",
+            "wait",
+            "epoll_ctl",
+            "wake-ups",
+            "instructions, 1",
+            "instructions, 100",
+        ];
         let mut table = Table::new(&["server"], 1);
         table.head.extend(titles.map(str::to_owned));
         for server in self.taking_part() {
-            let cells = measures.map(|(measure, scenario)| self.cell(measure, scenario, &server, figure));
+            let cells =
+                measures.map(|(measure, scenario)| self.cell(measure, scenario, &server, figure));
             table.row([server].into_iter().chain(cells));
         }
         let about = format!(
@@ -177,20 +239,28 @@ impl Page<'_> {
         }
         let mut table = Table::new(&["structure"], 1);
         for kind in ["active of", "all of"] {
-            table.head.extend(ENTRIES.map(|entries| format!("{kind} {}", thousands(f64::from(entries)))));
+            table
+                .head
+                .extend(ENTRIES.map(|entries| format!("{kind} {}", thousands(f64::from(entries)))));
         }
         for structure in STRUCTURES {
             let cell = |name: String| {
-                self.results.median(Measure::Operation, &name, "m6").map_or(NONE.to_owned(), figure)
+                self.results
+                    .median(Measure::Operation, &name, "m6")
+                    .map_or(NONE.to_owned(), figure)
             };
             let some = ENTRIES.map(|entries| cell(active(structure, entries)));
             let every = ENTRIES.map(|entries| cell(all(structure, entries)));
             table.row([structure.to_owned()].into_iter().chain(some).chain(every));
         }
-        let about = "With 1,000 active entries, spread over all: what a server with many idle connections does. And with \
+        let about = "With 100 active entries, spread over all: what a server with many idle connections does. And with \
                      all of them active, in a random order: those that do not fit in the processor's caches are waited \
                      for, whoever keeps them.";
-        self.section("m6's own structures without sockets, ns per operation", &table, about);
+        self.section(
+            "m6's own structures without sockets, ns per operation",
+            &table,
+            about,
+        );
     }
 
     fn wrk(&mut self) {
@@ -201,13 +271,25 @@ impl Page<'_> {
         }
         let mut table = Table::new(&["server", "how", "requests/s", "errors", "÷ floor"], 2);
         for entrant in entrants {
-            let Figure { server, scenario, .. } = &entrant;
+            let Figure {
+                server, scenario, ..
+            } = &entrant;
             let requests = self.cell_with_spread(Measure::WrkRequests, scenario, server);
             let errors = self.results.get(Measure::WrkErrors, scenario, server);
             let errors = errors.map_or(0.0, |figure| figure.samples.iter().sum());
-            let ratios = self.results.ratios(Measure::WrkRequests, (scenario, wrk::SCRIPT), (server, "floor"));
+            let ratios = self.results.ratios(
+                Measure::WrkRequests,
+                (scenario, wrk::SCRIPT),
+                (server, "floor"),
+            );
             let ratio = median(&ratios).map_or(NONE.to_owned(), figure);
-            table.row([server.clone(), scenario.clone(), requests, thousands(errors), ratio]);
+            table.row([
+                server.clone(),
+                scenario.clone(),
+                requests,
+                thousands(errors),
+                ratio,
+            ]);
         }
         let about = "`wrk -t4 -c1000` on the same cores as the server, nothing pinned. Under the echo script the request \
                      is a complete HTTP response, so that wrk takes its echo for an answer.";
@@ -215,20 +297,34 @@ impl Page<'_> {
     }
 
     fn targets(&mut self) {
-        let (measured, others): (Vec<_>, Vec<_>) = self.results.targets.iter().partition(|target| target.met.is_some());
+        let (measured, others): (Vec<_>, Vec<_>) = self
+            .results
+            .targets
+            .iter()
+            .partition(|target| target.met.is_some());
         if measured.is_empty() {
             return;
         }
         let mut table = Table::new(&["server", "measure", "target", "seen", "verdict"], 5);
         for target in measured {
-            let verdict = if target.met == Some(true) { "met" } else { "**missed**" };
-            let cells = [&target.server, &target.what, &target.target, &target.seen].map(String::clone);
+            let verdict = if target.met == Some(true) {
+                "met"
+            } else {
+                "**missed**"
+            };
+            let cells =
+                [&target.server, &target.what, &target.target, &target.seen].map(String::clone);
             table.row(cells.into_iter().chain([verdict.to_owned()]));
         }
         let mut about =
-            "Ratios are taken round by round; their median, with the smallest and the largest.".to_owned();
+            "Ratios are taken round by round; their median, with the smallest and the largest."
+                .to_owned();
         if !others.is_empty() {
-            let _ = write!(about, " {} more were not measured in this run.", others.len());
+            let _ = write!(
+                about,
+                " {} more were not measured in this run.",
+                others.len()
+            );
         }
         self.section("Targets", &table, &about);
     }
@@ -248,21 +344,38 @@ impl Page<'_> {
     }
 
     fn taking_part(&self) -> Vec<String> {
-        let servers = self.results.servers.iter().filter(|server| server.left_out.is_none());
+        let servers = self
+            .results
+            .servers
+            .iter()
+            .filter(|server| server.left_out.is_none());
         servers.map(|server| server.name.clone()).collect()
     }
 
     fn cell_with_spread(&mut self, measure: Measure, scenario: &str, server: &str) -> String {
-        let spread = self.results.get(measure, scenario, server).and_then(Figure::spread);
+        let spread = self
+            .results
+            .get(measure, scenario, server)
+            .and_then(Figure::spread);
         self.cell(measure, scenario, server, |median| match spread {
-            Some((low, high)) if low < high => format!("{} ({} to {})", figure(median), figure(low), figure(high)),
+            Some((low, high)) if low < high => {
+                format!("{} ({} to {})", figure(median), figure(low), figure(high))
+            }
             _ => figure(median),
         })
     }
 
     /// The median, or a dash with a footnote that says why there is none.
-    fn cell(&mut self, measure: Measure, scenario: &str, server: &str, show: impl Fn(f64) -> String) -> String {
-        let Some(seen) = self.results.get(measure, scenario, server) else { return NONE.to_owned() };
+    fn cell(
+        &mut self,
+        measure: Measure,
+        scenario: &str,
+        server: &str,
+        show: impl Fn(f64) -> String,
+    ) -> String {
+        let Some(seen) = self.results.get(measure, scenario, server) else {
+            return NONE.to_owned();
+        };
         match (&seen.median, &seen.missing) {
             (Some(median), _) => show(*median),
             (None, None) => NONE.to_owned(),
@@ -293,7 +406,11 @@ struct Table {
 
 impl Table {
     fn new(head: &[&str], words: usize) -> Self {
-        Self { head: head.iter().map(|&title| title.to_owned()).collect(), rows: Vec::new(), words }
+        Self {
+            head: head.iter().map(|&title| title.to_owned()).collect(),
+            rows: Vec::new(),
+            words,
+        }
     }
 
     fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -302,8 +419,16 @@ impl Table {
 
     fn markdown(&self) -> String {
         let width = |column: usize| {
-            let cells = self.rows.iter().chain([&self.head]).filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
+            let cells = self
+                .rows
+                .iter()
+                .chain([&self.head])
+                .filter_map(|row| row.get(column));
+            cells
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+                .max(3)
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
         let line = |cells: &[String]| {
@@ -316,10 +441,13 @@ impl Table {
             }
             line + "\n"
         };
-        let rule = widths.iter().enumerate().map(|(column, width)| match column < self.words {
-            true => "-".repeat(*width),
-            false => "-".repeat(width - 1) + ":",
-        });
+        let rule = widths
+            .iter()
+            .enumerate()
+            .map(|(column, width)| match column < self.words {
+                true => "-".repeat(*width),
+                false => "-".repeat(width - 1) + ":",
+            });
         let mut text = line(&self.head) + &line(&rule.collect::<Vec<_>>());
         for row in &self.rows {
             text += &line(row);
@@ -337,7 +465,8 @@ mod tests {
         let mut table = Table::new(&["server", "µs"], 1);
         table.row(["m4".to_owned(), "5.31".to_owned()]);
         table.row(["threads".to_owned(), "14.0".to_owned()]);
-        let expected = "| server  |   µs |\n| ------- | ---: |\n| m4      | 5.31 |\n| threads | 14.0 |\n";
+        let expected =
+            "| server  |   µs |\n| ------- | ---: |\n| m4      | 5.31 |\n| threads | 14.0 |\n";
         assert_eq!(table.markdown(), expected);
     }
 }

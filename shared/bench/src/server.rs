@@ -5,16 +5,19 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::contender::Contender;
 use crate::machine::{Cores, kibibytes};
@@ -35,6 +38,23 @@ pub struct Setup {
     pub all_cores: bool,
 }
 
+/// The servers that run now: who ends us early must not leave one behind that spins.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Ends the servers and this process when it is told to end, by Ctrl-C or otherwise.
+pub fn end_with_us() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            for &pid in RUNNING.lock().expect("nobody panics with the lock").iter() {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
 /// A running server, killed when dropped: nothing is asked of a server that may spin or stall.
 pub struct Server {
     child: Child,
@@ -46,7 +66,10 @@ pub struct Server {
 impl Server {
     /// Starts `contender` on a port that the kernel chooses; it listens when this returns.
     pub fn start(contender: &Contender, cores: &Cores, setup: &Setup) -> Result<Self> {
-        let program = contender.program.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        let program = contender
+            .program
+            .as_ref()
+            .map_err(|reason| anyhow::anyhow!("{reason}"))?;
         let mut command = command_for(program, setup);
         let spawned = match setup.soft_limit {
             None => command.spawn(),
@@ -63,8 +86,17 @@ impl Server {
         let pid = Pid::from_raw(child.id() as i32);
         let stderr = collect(child.stderr.take().expect("it is piped"));
         let stdout = child.stdout.take().expect("it is piped");
+        RUNNING
+            .lock()
+            .expect("nobody panics with the lock")
+            .push(pid);
         // From here on, dropping the server ends it.
-        let mut server = Self { child, pid, addr: (Ipv4Addr::LOCALHOST, 0).into(), stderr };
+        let mut server = Self {
+            child,
+            pid,
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            stderr,
+        };
         if setup.all_cores {
             cores.give_all(pid)?;
         } else {
@@ -73,7 +105,9 @@ impl Server {
         let banner = first_line(stdout);
         match banner.recv_timeout(START_WITHIN) {
             Ok(line) => server.addr.set_port(port_in(&line)?),
-            Err(RecvTimeoutError::Timeout) => bail!("{} said nothing within {START_WITHIN:?}", contender.name),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("{} said nothing within {START_WITHIN:?}", contender.name)
+            }
             Err(RecvTimeoutError::Disconnected) => bail!("{}", server.obituary(contender.name)),
         }
         Ok(server)
@@ -107,22 +141,33 @@ impl Server {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
-    /// Adds to an error what became of the server, when it is no more.
+    /// When the server is no more, that explains any error; else the error stands.
     pub fn explain(&mut self, error: anyhow::Error, name: &str) -> anyhow::Error {
-        if self.has_ended() { error.context(self.obituary(name)) } else { error }
+        if self.has_ended() {
+            anyhow::anyhow!("{}", self.obituary(name))
+        } else {
+            error
+        }
     }
 
     /// Says how the server ended.
     fn obituary(&mut self, name: &str) -> String {
-        let how = match self.child.wait() {
-            Ok(status) => match status.signal() {
+        // Its pipes are closed a moment before it can be waited for.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while !self.has_ended() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let how = match self.child.try_wait() {
+            Ok(Some(status)) => match status.signal() {
                 Some(signal) => format!("was ended by signal {signal}"),
                 None => format!("ended with exit code {}", status.code().unwrap_or(-1)),
             },
-            Err(error) => format!("cannot be waited for: {error}"),
+            _ => "has closed its standard output".to_owned(),
         };
         let stderr = self.stderr.lock().expect("nobody panics with the lock");
-        match stderr.lines().next() {
+        // What a panic says stands in its second line.
+        let tells = |line: &&str| !line.trim().is_empty() && !line.contains("panicked at");
+        match stderr.lines().find(tells) {
             Some(said) => format!("{name} {how}: {said}"),
             None => format!("{name} {how}"),
         }
@@ -133,15 +178,24 @@ impl Drop for Server {
     fn drop(&mut self) {
         // SIGKILL, because m1 to m5 know no other end and a server that spins may not get to another.
         let _ = self.child.kill();
+        let mut running = RUNNING.lock().expect("nobody panics with the lock");
+        running.retain(|&pid| pid != self.pid);
         let _ = self.child.wait();
     }
 }
 
 fn command_for(program: &Path, setup: &Setup) -> Command {
-    let mut words = setup.under.iter().map(PathBuf::from).chain([program.to_owned()]);
+    let mut words = setup
+        .under
+        .iter()
+        .map(PathBuf::from)
+        .chain([program.to_owned()]);
     let mut command = Command::new(words.next().expect("there is at least the program"));
     command.args(words).args(&setup.arguments).arg("0");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -179,7 +233,15 @@ fn collect(output: impl Read + Send + 'static) -> Arc<Mutex<String>> {
 
 /// The number after "on port" in a banner.
 fn port_in(banner: &str) -> Result<u16> {
-    let after = banner.split_once("on port ").with_context(|| format!("no banner: {banner}"))?.1;
-    let digits: &str = after.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-    digits.parse().with_context(|| format!("no port in the banner: {banner}"))
+    let after = banner
+        .split_once("on port ")
+        .with_context(|| format!("no banner: {banner}"))?
+        .1;
+    let digits: &str = after
+        .split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap_or_default();
+    digits
+        .parse()
+        .with_context(|| format!("no port in the banner: {banner}"))
 }

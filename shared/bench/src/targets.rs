@@ -29,11 +29,16 @@ const FINISHED: [&str; 3] = ["m6", "m7", "m9"];
 /// All targets, judged.
 pub fn judge(results: &Results) -> Vec<Target> {
     let mut targets = Vec::new();
-    for server in FINISHED.into_iter().filter(|name| results.servers.iter().any(|server| server.name == *name)) {
+    for server in FINISHED
+        .into_iter()
+        .filter(|name| results.servers.iter().any(|server| server.name == *name))
+    {
         let judge = Judge { results, server };
         targets.push(judge.connections());
         targets.push(judge.memory());
-        for (scenario, title) in [HUNDRED, THOUSAND, THOUSAND_DEEP].map(|load| (load.name, load.title)) {
+        for (scenario, title) in
+            [HUNDRED, THOUSAND, THOUSAND_DEEP].map(|load| (load.name, load.title))
+        {
             targets.push(judge.cpu("floor", scenario, title, 1.05));
         }
         for (scenario, title, most) in [
@@ -43,22 +48,40 @@ pub fn judge(results: &Results) -> Vec<Target> {
         ] {
             targets.push(judge.cpu("tokio", scenario, title, most));
         }
-        for (scenario, title) in [HUNDRED, THOUSAND, THOUSAND_DEEP].map(|load| (load.name, load.title)) {
+        for (scenario, title) in
+            [HUNDRED, THOUSAND, THOUSAND_DEEP].map(|load| (load.name, load.title))
+        {
             targets.push(judge.cpu("libuv", scenario, title, 0.6));
         }
         targets.push(judge.growth());
         targets.push(judge.syscalls());
         targets.push(judge.epoll_ctl());
         targets.push(judge.instructions());
-        targets.push(if server == "m9" { judge.wrk(wrk::LITERAL, 0.85) } else { judge.wrk(wrk::SCRIPT, 0.95) });
+        match server {
+            "m7" => targets.push(judge.wrk(wrk::SCRIPT, 0.95)),
+            "m9" => targets.push(judge.wrk(wrk::LITERAL, 0.85)),
+            _ => {}
+        }
     }
     if let Some(server) = results.servers.iter().find(|server| server.name == "m6") {
-        let judge = Judge { results, server: &server.name };
+        let judge = Judge {
+            results,
+            server: &server.name,
+        };
         targets.push(judge.million());
         targets.extend(STRUCTURES.iter().map(|structure| judge.flat(structure)));
     }
-    let judge = Judge { results, server: "m7" };
-    targets.push(judge.most(Measure::BuildTime, "", "a release build of one milestone from nothing", 30.0, "s"));
+    let judge = Judge {
+        results,
+        server: "m7",
+    };
+    targets.push(judge.most(
+        Measure::BuildTime,
+        "",
+        "a release build of one milestone from nothing",
+        30.0,
+        "s",
+    ));
     targets
 }
 
@@ -73,7 +96,13 @@ impl Judge<'_> {
             Some((seen, met)) => (seen, Some(met)),
             None => ("not measured".to_owned(), None),
         };
-        Target { what: what.to_owned(), server: self.server.to_owned(), target, seen, met }
+        Target {
+            what: what.to_owned(),
+            server: self.server.to_owned(),
+            target,
+            seen,
+            met,
+        }
     }
 
     /// A median that must not be more than `most`.
@@ -85,29 +114,56 @@ impl Judge<'_> {
 
     fn connections(&self) -> Target {
         // What the descriptor limit allows, less 64, and no target asks for more than 19,900.
-        let least = self.results.run.machine.descriptors.saturating_sub(100).min(19_900) as f64;
-        let seen = self.results.median(Measure::ConnectionsHeld, held::USUAL, self.server);
+        let least = self
+            .results
+            .run
+            .machine
+            .descriptors
+            .saturating_sub(100)
+            .min(19_900) as f64;
+        let seen = self
+            .results
+            .median(Measure::ConnectionsHeld, held::USUAL, self.server);
         let seen = seen.map(|seen| (thousands(seen), seen >= least));
         let what = "connections held, started with a soft limit of 1,024";
         self.target(what, format!("≥ {}", thousands(least)), seen)
     }
 
     fn memory(&self) -> Target {
-        self.most(Measure::UserMemory, "", "user-space memory per idle connection", 64.0, "bytes")
+        self.most(
+            Measure::UserMemory,
+            "",
+            "user-space memory per idle connection",
+            64.0,
+            "bytes",
+        )
     }
 
     /// CPU per message, divided by a peer's in the same round.
     fn cpu(&self, peer: &str, scenario: &str, title: &str, most: f64) -> Target {
         let measure = Measure::CpuPerMessage;
-        let ratios = self.results.ratios(measure, (scenario, scenario), (self.server, peer));
-        self.ratio(&format!("CPU per message ÷ {peer}'s, {title}"), &ratios, most)
+        let ratios = self
+            .results
+            .ratios(measure, (scenario, scenario), (self.server, peer));
+        self.ratio(
+            &format!("CPU per message ÷ {peer}'s, {title}"),
+            &ratios,
+            most,
+        )
     }
 
     fn growth(&self) -> Target {
         // Both from one server process. With fewer idle connections than promised, it is another measure.
         let (most, alone) = (load::beside(MOST_IDLE), load::beside(0));
-        let ratios = self.results.ratios(Measure::CpuPerMessage, (&most, &alone), (self.server, self.server));
-        let what = format!("CPU per message, 100 active beside {} idle ÷ alone", thousands(MOST_IDLE as f64));
+        let ratios = self.results.ratios(
+            Measure::CpuPerMessage,
+            (&most, &alone),
+            (self.server, self.server),
+        );
+        let what = format!(
+            "CPU per message, 100 active beside {} idle ÷ alone",
+            thousands(MOST_IDLE as f64)
+        );
         self.ratio(&what, &ratios, 1.05)
     }
 
@@ -123,13 +179,21 @@ impl Judge<'_> {
             let text = format!("{} + {} `epoll_wait`", figure(all - waits), figure(waits));
             (text, all - waits <= 2.0 && waits <= 1.0)
         });
-        self.target("system calls per message, in lock-step", "2 + `epoll_wait`".to_owned(), seen)
+        self.target(
+            "system calls per message, in lock-step",
+            "2 + `epoll_wait`".to_owned(),
+            seen,
+        )
     }
 
     fn epoll_ctl(&self) -> Target {
         let seen = self.results.median(Measure::EpollCtl, "", self.server);
         let seen = seen.map(|seen| (figure(seen), seen == 0.0));
-        self.target("`epoll_ctl` per message after a connection is registered", "0".to_owned(), seen)
+        self.target(
+            "`epoll_ctl` per message after a connection is registered",
+            "0".to_owned(),
+            seen,
+        )
     }
 
     fn instructions(&self) -> Target {
@@ -139,13 +203,22 @@ impl Judge<'_> {
 
     fn wrk(&self, scenario: &str, least: f64) -> Target {
         let measure = Measure::WrkRequests;
-        let ratios = self.results.ratios(measure, (scenario, wrk::SCRIPT), (self.server, "floor"));
+        let ratios = self
+            .results
+            .ratios(measure, (scenario, wrk::SCRIPT), (self.server, "floor"));
         let errors = self.results.get(Measure::WrkErrors, scenario, self.server);
         let errors: f64 = errors.map_or(0.0, |figure| figure.samples.iter().sum());
-        let requests = self.results.median(measure, scenario, self.server).unwrap_or(0.0);
+        let requests = self
+            .results
+            .median(measure, scenario, self.server)
+            .unwrap_or(0.0);
         let seen = median(&ratios).map(|middle| {
             let spread = with_spread(middle, &ratios);
-            let text = format!("{spread}, {} errors, {} requests/s", thousands(errors), thousands(requests));
+            let text = format!(
+                "{spread}, {} errors, {} requests/s",
+                thousands(errors),
+                thousands(requests)
+            );
             (text, middle >= least && errors == 0.0)
         });
         let what = format!("requests/s under {scenario} ÷ the floor's under the echo script");
@@ -167,17 +240,31 @@ impl Judge<'_> {
     fn flat(&self, structure: &str) -> Target {
         let (most, least) = (active(structure, 1_000_000), active(structure, 1_000));
         let server = self.server;
-        let ratios = self.results.ratios(Measure::Operation, (&most, &least), (server, server));
-        self.ratio(&format!("{structure}: cost per operation, 1,000,000 entries ÷ 1,000"), &ratios, 1.5)
+        let ratios = self
+            .results
+            .ratios(Measure::Operation, (&most, &least), (server, server));
+        self.ratio(
+            &format!("{structure}: cost per operation, 1,000,000 entries ÷ 1,000"),
+            &ratios,
+            1.5,
+        )
     }
 }
 
 fn with_spread(middle: f64, samples: &[f64]) -> String {
     let low = samples.iter().copied().fold(f64::INFINITY, f64::min);
     let high = samples.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if samples.len() > 1 { format!("{middle:.2} ({low:.2} to {high:.2})") } else { format!("{middle:.2}") }
+    if samples.len() > 1 {
+        format!("{middle:.2} ({low:.2} to {high:.2})")
+    } else {
+        format!("{middle:.2}")
+    }
 }
 
 fn figure_or_whole(value: f64) -> String {
-    if value.fract() == 0.0 { thousands(value) } else { figure(value) }
+    if value.fract() == 0.0 {
+        thousands(value)
+    } else {
+        figure(value)
+    }
 }

@@ -15,13 +15,19 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
-use libc::{EPOLL_CTL_ADD, EPOLLET, EPOLLIN, EPOLLRDHUP, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_NONBLOCK};
+use libc::{
+    EPOLL_CTL_ADD, EPOLLET, EPOLLIN, EPOLLRDHUP, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_NONBLOCK,
+};
 
 /// Reading less than this means that the socket is empty.
 const BUFFER: usize = 4096;
 
 fn main() -> anyhow::Result<()> {
-    let port: u16 = std::env::args().nth(1).as_deref().unwrap_or("9000").parse()?;
+    let port: u16 = std::env::args()
+        .nth(1)
+        .as_deref()
+        .unwrap_or("9000")
+        .parse()?;
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     listener.set_nonblocking(true)?;
     println!("epoll echo floor on port {}", listener.local_addr()?.port());
@@ -35,7 +41,8 @@ fn main() -> anyhow::Result<()> {
     let mut buffer = [0; BUFFER];
     loop {
         // SAFETY: the kernel writes at most as many events as the array has room for.
-        let ready = check(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), events.len() as i32, -1) });
+        let ready =
+            check(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), events.len() as i32, -1) });
         for event in &events[..ready.unwrap_or(0) as usize] {
             let fd = event.u64 as RawFd;
             if fd == listener {
@@ -61,7 +68,13 @@ fn accept_all(epoll: RawFd, listener: RawFd) -> io::Result<()> {
         // SAFETY: the option's value is an int, and its size is passed with it.
         unsafe {
             let size = size_of_val(&on) as libc::socklen_t;
-            libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), size)
+            libc::setsockopt(
+                fd,
+                libc::IPPROTO_TCP,
+                libc::TCP_NODELAY,
+                (&raw const on).cast(),
+                size,
+            )
         };
         add(epoll, fd, EPOLLIN | EPOLLRDHUP | EPOLLET)?;
     }
@@ -76,7 +89,8 @@ fn echo(fd: RawFd, hung_up: bool, buffer: &mut [u8; BUFFER]) -> bool {
             return received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
         }
         // SAFETY: `recv` has written that many bytes to the buffer.
-        let sent = unsafe { libc::send(fd, buffer.as_ptr().cast(), received as usize, MSG_NOSIGNAL) };
+        let sent =
+            unsafe { libc::send(fd, buffer.as_ptr().cast(), received as usize, MSG_NOSIGNAL) };
         if sent < received {
             return false;
         }
@@ -87,11 +101,18 @@ fn echo(fd: RawFd, hung_up: bool, buffer: &mut [u8; BUFFER]) -> bool {
 }
 
 fn add(epoll: RawFd, fd: RawFd, interest: i32) -> io::Result<()> {
-    let mut event = libc::epoll_event { events: interest as u32, u64: fd as u64 };
+    let mut event = libc::epoll_event {
+        events: interest as u32,
+        u64: fd as u64,
+    };
     // SAFETY: the kernel copies the event before the call returns.
     check(unsafe { libc::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
 }
 
 fn check(returned: libc::c_int) -> io::Result<libc::c_int> {
-    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+    if returned < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(returned)
+    }
 }

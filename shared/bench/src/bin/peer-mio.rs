@@ -19,12 +19,17 @@ struct Connection {
 }
 
 fn main() -> anyhow::Result<()> {
-    let port: u16 = std::env::args().nth(1).as_deref().unwrap_or("9000").parse()?;
+    let port: u16 = std::env::args()
+        .nth(1)
+        .as_deref()
+        .unwrap_or("9000")
+        .parse()?;
     let mut listener = TcpListener::bind(([127, 0, 0, 1], port).into())?;
     println!("mio echo server on port {}", listener.local_addr()?.port());
 
     let mut poll = Poll::new()?;
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    poll.registry()
+        .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut events = Events::with_capacity(1024);
     let mut connections = Slab::new();
     let mut buffer = vec![0; 4096];
@@ -55,12 +60,17 @@ fn accept_all(
 ) -> io::Result<()> {
     loop {
         // Whatever stops us, no more can be accepted now.
-        let Ok((mut stream, _)) = listener.accept() else { return Ok(()) };
+        let Ok((mut stream, _)) = listener.accept() else {
+            return Ok(());
+        };
         // What m6 and m7 do too: nobody is slowed down by Nagle's algorithm.
         let _ = stream.set_nodelay(true);
         let entry = connections.vacant_entry();
         registry.register(&mut stream, Token(entry.key()), Interest::READABLE)?;
-        entry.insert(Connection { stream, unsent: Vec::new() });
+        entry.insert(Connection {
+            stream,
+            unsent: Vec::new(),
+        });
     }
 }
 

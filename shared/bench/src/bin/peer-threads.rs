@@ -7,9 +7,16 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 fn main() -> anyhow::Result<()> {
-    let port: u16 = std::env::args().nth(1).as_deref().unwrap_or("9000").parse()?;
+    let port: u16 = std::env::args()
+        .nth(1)
+        .as_deref()
+        .unwrap_or("9000")
+        .parse()?;
     let listener = TcpListener::bind(("127.0.0.1", port))?;
-    println!("thread-per-connection echo server on port {}", listener.local_addr()?.port());
+    println!(
+        "thread-per-connection echo server on port {}",
+        listener.local_addr()?.port()
+    );
 
     for stream in listener.incoming() {
         // An error of accept concerns one client, or passes when another leaves.

@@ -10,9 +10,16 @@ use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let port: u16 = std::env::args().nth(1).as_deref().unwrap_or("9000").parse()?;
+    let port: u16 = std::env::args()
+        .nth(1)
+        .as_deref()
+        .unwrap_or("9000")
+        .parse()?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-    println!("tokio echo server on port {}", listener.local_addr()?.port());
+    println!(
+        "tokio echo server on port {}",
+        listener.local_addr()?.port()
+    );
 
     loop {
         // An error of accept concerns one client, or passes when another leaves.

@@ -9,7 +9,7 @@ use crate::bench::Bench;
 use crate::contender::{Contender, Limits};
 use crate::figures::Measure;
 use crate::machine::Cores;
-use crate::scenarios::{SIZE, gather};
+use crate::scenarios::{SIZE, at_once, gather};
 use crate::server::{Server, Setup};
 
 /// The soft descriptor limit that most shells and service managers start a program with.
@@ -23,31 +23,49 @@ pub const RAISED: &str = "limit raised";
 /// Descriptors that a process keeps for other things than its clients.
 const SPARE: u64 = 64;
 
+/// A little more than the usual limit allows, and little enough for the backlog to take the rest.
+const JUST_TOO_MANY: usize = USUAL_SOFT_LIMIT as usize + 64;
+
 pub fn run(bench: &mut Bench) {
-    let most = (bench.descriptors - SPARE) as usize;
-    // A little more than the usual limit allows, and little enough for the backlog to take the rest.
-    let just_too_many = USUAL_SOFT_LIMIT as usize + 64;
     for contender in bench.contenders() {
-        for (scenario, soft_limit, tries) in
-            [(USUAL, Some(USUAL_SOFT_LIMIT), &[just_too_many, most][..]), (RAISED, None, &[most][..])]
+        let most = (bench.descriptors - SPARE) as usize;
+        // Those that come together share an epoll here, which is a descriptor, too.
+        let most = most - most / at_once(&contender);
+        let scenarios = [(USUAL, Some(USUAL_SOFT_LIMIT)), (RAISED, None)];
+        for (scenario, soft_limit) in
+            scenarios
+                .into_iter()
+                .take(if bench.plan.slow { 2 } else { 1 })
         {
             bench.step(&contender, "connections held");
-            let setup = Setup { soft_limit, ..Setup::default() };
-            let held = match contender.limits {
+            let tries = match (contender.limits, scenario) {
                 // The others wait in the backlog, with an established connection that nobody serves.
-                Limits::OneClient => most_held(&contender, &bench.cores, &setup, &[2]),
-                Limits::Scans if scenario == RAISED && !bench.plan.slow_servers => {
-                    Err(anyhow::anyhow!("not tried by --quick: each client that it accepts costs it a pass over all others"))
-                }
-                _ => most_held(&contender, &bench.cores, &setup, tries),
+                (Limits::OneClient, _) => &[2][..],
+                (_, USUAL) => &[JUST_TOO_MANY, most],
+                _ => &[most],
             };
-            bench.record(Measure::ConnectionsHeld, scenario, &contender, held.map(|held| held as f64));
+            let setup = Setup {
+                soft_limit,
+                ..Setup::default()
+            };
+            let held = most_held(&contender, &bench.cores, &setup, tries);
+            bench.record(
+                Measure::ConnectionsHeld,
+                scenario,
+                &contender,
+                held.map(|held| held as f64),
+            );
         }
     }
 }
 
-/// The most connections that are all answered; none of `tries` may be exceeded before it has succeeded.
-fn most_held(contender: &Contender, cores: &Cores, setup: &Setup, tries: &[usize]) -> Result<usize> {
+/// The most connections that are all answered, up to the last of `tries`, which are made in turn until one fails.
+fn most_held(
+    contender: &Contender,
+    cores: &Cores,
+    setup: &Setup,
+    tries: &[usize],
+) -> Result<usize> {
     let mut held = 0;
     for &connections in tries {
         match answered(contender, cores, setup, connections)? {
@@ -59,11 +77,15 @@ fn most_held(contender: &Contender, cores: &Cores, setup: &Setup, tries: &[usize
     Ok(held)
 }
 
-/// The most that succeeds, between `held`, which does, and `too_many`, which does not; to within 1 % where each try takes
-/// thousands of connections.
-fn search(contender: &Contender, cores: &Cores, setup: &Setup, mut held: usize, mut too_many: usize) -> Result<usize> {
-    let precision = |held: usize| if held > 5_000 { held / 100 } else { 1 };
-    while held + precision(held) < too_many {
+/// The most that succeeds, between `held`, which does, and `too_many`, which does not.
+fn search(
+    contender: &Contender,
+    cores: &Cores,
+    setup: &Setup,
+    mut held: usize,
+    mut too_many: usize,
+) -> Result<usize> {
+    while held + 1 < too_many {
         let connections = held.midpoint(too_many);
         match answered(contender, cores, setup, connections)? {
             Answered::All => held = connections,
@@ -83,21 +105,36 @@ enum Answered {
     Fewer(usize),
 }
 
-fn answered(contender: &Contender, cores: &Cores, setup: &Setup, connections: usize) -> Result<Answered> {
+fn answered(
+    contender: &Contender,
+    cores: &Cores,
+    setup: &Setup,
+    connections: usize,
+) -> Result<Answered> {
     let mut server = Server::start(contender, cores, setup)?;
     // Many times what a server takes that can; one that cannot takes all of it.
-    let deadline = Duration::from_millis(2_500 + connections as u64);
-    let options = Options { deadline, ..Options::default() };
+    let deadline = Duration::from_millis(1_000 + connections as u64);
+    let options = Options {
+        deadline,
+        ..Options::default()
+    };
+    let at_once = if connections > JUST_TOO_MANY {
+        at_once(contender)
+    } else {
+        connections
+    };
     // Once more for each, when all are open.
-    let tried = gather(&server, contender, connections, &options)
-        .and_then(|mut crowds| crowds.iter_mut().try_for_each(|crowd| crowd.echo(SIZE).map(drop)));
+    let tried = gather(&server, connections, at_once, &options).and_then(|mut crowds| {
+        crowds
+            .iter_mut()
+            .try_for_each(|crowd| crowd.echo(SIZE).map(drop))
+    });
     match tried {
         Ok(()) => Ok(Answered::All),
+        Err(error) if server.has_ended() => Err(server.explain(error.into(), contender.name)),
         Err(Error::Timeout { waiting, of, .. }) => Ok(Answered::Only(of - waiting)),
         Err(Error::ConnectTimeout { connected, .. }) => Ok(Answered::Fewer(connected + 1)),
         Err(Error::Broken { .. }) => Ok(Answered::Fewer(connections)),
-        // It died of them.
-        Err(_) if server.has_ended() => Ok(Answered::Fewer(connections)),
         Err(other) => Err(other.into()),
     }
 }

@@ -35,10 +35,18 @@ pub fn run(bench: &mut Bench) {
         };
         for (index, (scenario, connections)) in CONNECTIONS.into_iter().enumerate() {
             let count = match &counts {
-                Ok(counts) => counts.get(index).copied().with_context(|| "serves one client at a time"),
+                Ok(counts) => counts
+                    .get(index)
+                    .copied()
+                    .with_context(|| "serves one client at a time"),
                 Err(reason) => Err(anyhow::anyhow!("{reason}")),
             };
-            bench.record(Measure::Instructions, scenario, &contender, count.map(|all| all / messages(connections)));
+            bench.record(
+                Measure::Instructions,
+                scenario,
+                &contender,
+                count.map(|all| all / messages(connections)),
+            );
         }
     }
 }
@@ -58,14 +66,30 @@ fn under_callgrind(contender: &Contender, cores: &Cores) -> Result<Vec<f64>> {
 
 fn count(contender: &Contender, cores: &Cores, dumps: &Path) -> Result<Vec<f64>> {
     let out = format!("--callgrind-out-file={}", dumps.join("out").display());
-    let under = ["valgrind", "--tool=callgrind", &out].map(str::to_owned).to_vec();
-    let arguments = if contender.has_stats { vec!["--stats".into()] } else { vec![] };
-    let mut server = Server::start(contender, cores, &Setup { under, arguments, ..Setup::default() })?;
+    let under = ["valgrind", "--tool=callgrind", &out]
+        .map(str::to_owned)
+        .to_vec();
+    let arguments = if contender.has_stats {
+        vec!["--stats".into()]
+    } else {
+        vec![]
+    };
+    let mut server = Server::start(
+        contender,
+        cores,
+        &Setup {
+            under,
+            arguments,
+            ..Setup::default()
+        },
+    )?;
     let tried = match contender.limits {
         Limits::OneClient => &CONNECTIONS[..1],
         _ => &CONNECTIONS[..],
     };
-    let counts = tried.iter().map(|&(_, connections)| count_with(&server, connections, dumps));
+    let counts = tried
+        .iter()
+        .map(|&(_, connections)| count_with(&server, connections, dumps));
     let counts: Result<Vec<f64>> = counts.collect();
     counts.map_err(|error| server.explain(error, contender.name))
 }
@@ -78,7 +102,9 @@ fn count_with(server: &Server, connections: usize, dumps: &Path) -> Result<f64> 
         vgdb.args([pid.as_str(), order]);
         output_within(&mut vgdb, Duration::from_secs(20)).map(drop)
     };
-    let echo = |crowd: &mut Crowd, messages: usize| (0..messages).try_for_each(|_| crowd.echo(SIZE).map(drop));
+    let echo = |crowd: &mut Crowd, messages: usize| {
+        (0..messages).try_for_each(|_| crowd.echo(SIZE).map(drop))
+    };
     let mut crowd = Crowd::connect(server.addr(), connections, Options::default())?;
     echo(&mut crowd, WARM_UP)?;
     monitor("zero")?;
@@ -97,7 +123,10 @@ fn total(dumps: &Path) -> Result<u64> {
         fs::remove_file(path)?;
         let line = dump.lines().find_map(|line| line.strip_prefix("totals: "));
         if let Some(line) = line {
-            let count: u64 = line.trim().parse().context("callgrind's total is no number")?;
+            let count: u64 = line
+                .trim()
+                .parse()
+                .context("callgrind's total is no number")?;
             *total.get_or_insert(0) += count;
         }
     }

@@ -11,7 +11,7 @@ use crate::bench::Bench;
 use crate::contender::{Contender, Limits};
 use crate::figures::Measure;
 use crate::machine::{Cores, kibibytes};
-use crate::scenarios::gather;
+use crate::scenarios::{at_once, gather};
 use crate::server::{Server, Setup};
 
 /// Enough for what a server takes once and for all not to matter.
@@ -23,6 +23,9 @@ pub fn run(bench: &mut Bench) {
             bench.step(&contender, "memory per idle connection");
             let memory = match contender.limits {
                 Limits::OneClient => Err(anyhow::anyhow!("serves one client at a time")),
+                Limits::Scans if !bench.plan.slow => Err(anyhow::anyhow!(
+                    "not tried by --quick: to accept one client takes it a pass over all others"
+                )),
                 _ => memory(&contender, &bench.cores),
             };
             let (user, kernel) = match memory {
@@ -38,11 +41,27 @@ pub fn run(bench: &mut Bench) {
 /// Bytes per connection after each has echoed once: in the server's user space, and in the kernel for one end.
 fn memory(contender: &Contender, cores: &Cores) -> Result<(f64, f64)> {
     // With its idle list, which m6 keeps only when it is to close idle connections.
-    let arguments = if contender.has_idle_timeout { vec!["--idle-timeout".into(), "3600".into()] } else { vec![] };
-    let mut server = Server::start(contender, cores, &Setup { arguments, ..Setup::default() })?;
+    let arguments = if contender.has_idle_timeout {
+        vec!["--idle-timeout".into(), "3600".into()]
+    } else {
+        vec![]
+    };
+    let mut server = Server::start(
+        contender,
+        cores,
+        &Setup {
+            arguments,
+            ..Setup::default()
+        },
+    )?;
     let user_before = server.anonymous()?;
     let (slab_before, stacks_before) = (settled_slab()?, stacks_and_page_tables()?);
-    let crowds = gather(&server, contender, CONNECTIONS, &Options::default());
+    let crowds = gather(
+        &server,
+        CONNECTIONS,
+        at_once(contender),
+        &Options::default(),
+    );
     let crowds = crowds.map_err(|error| server.explain(error.into(), contender.name))?;
     let connections: f64 = crowds.iter().map(|crowd| crowd.len() as f64).sum();
     let user = server.anonymous()?.saturating_sub(user_before) as f64;
@@ -70,12 +89,12 @@ fn memory_of_kernel(what: &str) -> Result<u64> {
 
 /// Like [`slab`], once the kernel has freed what was closed before, which it does a little later.
 fn settled_slab() -> Result<u64> {
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_millis(1_500);
     let mut last = slab()?;
     loop {
         thread::sleep(Duration::from_millis(100));
         let now = slab()?;
-        if now.abs_diff(last) < 256 * 1024 || Instant::now() > deadline {
+        if now.abs_diff(last) < 512 * 1024 || Instant::now() > deadline {
             return Ok(now);
         }
         last = now;

@@ -17,25 +17,36 @@ use crate::server::Server;
 /// Bytes of a message.
 const SIZE: u64 = 64;
 
-/// Opens `connections` to a server, numbered from `options.first` on, and lets each of them echo once: then the server has
-/// accepted and registered them all.
+/// How many clients may come to a server at the same time and be accepted without delay.
+fn at_once(contender: &Contender) -> usize {
+    match contender.limits {
+        // To accept one takes it a pass over all others. Meanwhile the backlog of 128 would overflow, and whoever does not
+        // fit tries again a second later.
+        Limits::Scans => 100,
+        _ => usize::MAX,
+    }
+}
+
+/// Opens `connections` to a server, numbered from `options.first` on and `at_once` at a time, and lets each of them echo:
+/// then the server has accepted and registered them all.
 fn gather(
     server: &Server,
-    contender: &Contender,
     connections: usize,
+    at_once: usize,
     options: &Options,
 ) -> loadgen::Result<Vec<Crowd>> {
-    let at_once = match contender.limits {
-        // It accepts one client for each pass over all others, while the backlog overflows.
-        Limits::Scans => 100,
-        _ => connections.max(1),
-    };
     let mut crowds = Vec::new();
-    for begin in (0..connections).step_by(at_once) {
-        let options = Options { first: options.first + begin, ..options.clone() };
-        let mut crowd = Crowd::connect(server.addr(), at_once.min(connections - begin), options)?;
+    let mut opened = 0;
+    while opened < connections {
+        let more = at_once.min(connections - opened);
+        let options = Options {
+            first: options.first + opened,
+            ..options.clone()
+        };
+        let mut crowd = Crowd::connect(server.addr(), more, options)?;
         crowd.echo(SIZE)?;
         crowds.push(crowd);
+        opened += more;
     }
     Ok(crowds)
 }

@@ -7,8 +7,13 @@ use crate::contender::Contender;
 use crate::figures::Measure;
 
 /// What is tried, in the order in which it is shown.
-pub const STRUCTURES: [&str; 5] =
-    ["connection table, look-up", "connection table, leave and join", "idle list", "ready list", "outbox"];
+pub const STRUCTURES: [&str; 5] = [
+    "connection table, look-up",
+    "connection table, leave and join",
+    "idle list",
+    "ready list",
+    "outbox",
+];
 
 /// With how many entries.
 pub const ENTRIES: [u32; 3] = [1_000, 100_000, 1_000_000];
@@ -17,7 +22,7 @@ pub const ENTRIES: [u32; 3] = [1_000, 100_000, 1_000_000];
 const OPERATIONS: usize = 1_000_000;
 
 /// Those that are active, spread over all entries; the others are idle.
-const ACTIVE: usize = 1_000;
+const ACTIVE: usize = 100;
 
 /// Only the active ones are visited: what a server with many idle connections does.
 pub fn active(structure: &str, entries: u32) -> String {
@@ -30,7 +35,13 @@ pub fn all(structure: &str, entries: u32) -> String {
 }
 
 pub fn run(bench: &mut Bench) {
-    let Some(m6) = bench.contenders().into_iter().find(|contender| contender.name == "m6") else { return };
+    let Some(m6) = bench
+        .contenders()
+        .into_iter()
+        .find(|contender| contender.name == "m6")
+    else {
+        return;
+    };
     for _ in 0..bench.plan.few_rounds {
         for entries in ENTRIES {
             let [table, replaced, idle, ready, outbox] = STRUCTURES;
@@ -53,7 +64,10 @@ fn try_out<O: FnMut(u32)>(
     bench.step(contender, structure);
     let shuffled = m6_structures::shuffled(entries);
     let some = shuffled[..ACTIVE].to_vec();
-    let orders = [(active(structure, entries), some), (all(structure, entries), shuffled)];
+    let orders = [
+        (active(structure, entries), some),
+        (all(structure, entries), shuffled),
+    ];
     for (scenario, order) in orders {
         let nanoseconds = per_operation(&order, make(entries));
         bench.record(Measure::Operation, &scenario, contender, Ok(nanoseconds));

@@ -31,13 +31,18 @@ pub fn run(bench: &mut Bench) {
     for contender in bench.contenders() {
         bench.step(&contender, "system calls per message");
         let calls = match contender.limits {
-            Limits::Scans => Err(anyhow::anyhow!("never waits: it makes calls all the time, message or not")),
+            Limits::Scans => Err(anyhow::anyhow!(
+                "never waits: it makes calls all the time, message or not"
+            )),
             _ => lock_step(&contender, &bench.cores),
         };
         let calls = calls.map_err(|error| format!("{error:#}"));
         let per_message = |kinds: &[Kind]| match &calls {
             Ok(calls) => {
-                let count = calls.iter().filter(|call| kinds.is_empty() || kinds.contains(&call.kind)).count();
+                let count = calls
+                    .iter()
+                    .filter(|call| kinds.is_empty() || kinds.contains(&call.kind))
+                    .count();
                 Ok(count as f64 / MESSAGES as f64)
             }
             Err(reason) => Err(anyhow::anyhow!("{reason}")),
@@ -57,7 +62,9 @@ pub fn run(bench: &mut Bench) {
             bench.step(&contender, "wake-ups for a burst");
             let wake_ups = match contender.limits {
                 Limits::Scans => Err(anyhow::anyhow!("never waits, so nothing wakes it up")),
-                Limits::OneClient | Limits::Threads => Err(anyhow::anyhow!("waits in its reads, not for events")),
+                Limits::OneClient | Limits::Threads => {
+                    Err(anyhow::anyhow!("waits in its reads, not for events"))
+                }
                 Limits::None => burst(&contender, &bench.cores),
             };
             bench.record(Measure::WakeUps, "", &contender, wake_ups);
@@ -79,11 +86,17 @@ fn lock_step(contender: &Contender, cores: &Cores) -> Result<Vec<Call>> {
         let mark = tracer.mark();
         client.write_all(&message)?;
         client.read_exact(&mut message)?;
-        let settled = tracer.wait_for("the server had answered and was waiting again", mark, |calls| {
-            let answered = calls.iter().rposition(|call| call.kind == Kind::Send);
-            answered.is_some_and(|answer| calls[answer..].iter().any(is_resting))
-        });
-        settled.map(drop).map_err(|trouble| anyhow::anyhow!("{trouble}"))
+        let settled = tracer.wait_for(
+            "the server had answered and was waiting again",
+            mark,
+            |calls| {
+                let answered = calls.iter().rposition(|call| call.kind == Kind::Send);
+                answered.is_some_and(|answer| calls[answer..].iter().any(is_resting))
+            },
+        );
+        settled
+            .map(drop)
+            .map_err(|trouble| anyhow::anyhow!("{trouble}"))
     };
     // Attaching has interrupted the wait; after this one, it is undisturbed.
     echo()?;
@@ -104,12 +117,18 @@ fn burst(contender: &Contender, cores: &Cores) -> Result<f64> {
     // Reading has to begin before all is sent, or a server without an outbox and its client would wait for each other.
     let sending = thread::spawn(move || sender.write_all(&[0x2a; BURST]));
     let mut received = vec![0; BURST];
-    client.read_exact(&mut received).context("the burst did not come back")?;
+    client
+        .read_exact(&mut received)
+        .context("the burst did not come back")?;
     match sending.join() {
         Ok(sent) => sent?,
         Err(_) => bail!("the sending thread panicked"),
     }
-    let wake_ups = tracer.since(mark).iter().filter(|call| call.is_wake_up()).count();
+    let wake_ups = tracer
+        .since(mark)
+        .iter()
+        .filter(|call| call.is_wake_up())
+        .count();
     drop(server);
     Ok(wake_ups as f64)
 }

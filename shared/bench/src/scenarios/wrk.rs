@@ -21,14 +21,20 @@ pub const LITERAL: &str = "plain wrk";
 const THREADS_AND_CONNECTIONS: [&str; 2] = ["-t4", "-c1000"];
 
 /// Who is measured in which way.
-const ENTRANTS: [(&str, &str); 4] = [("floor", SCRIPT), ("m6", SCRIPT), ("m7", SCRIPT), ("m9", LITERAL)];
+const ENTRANTS: [(&str, &str); 3] = [("floor", SCRIPT), ("m7", SCRIPT), ("m9", LITERAL)];
 
 pub fn run(bench: &mut Bench) {
-    let missing = Command::new("wrk").arg("--version").output().is_err().then_some("wrk is not installed");
+    let missing = Command::new("wrk")
+        .arg("--version")
+        .output()
+        .is_err()
+        .then_some("wrk is not installed");
     let contenders = bench.contenders();
     for _ in 0..bench.plan.wrk_rounds {
         for (name, scenario) in ENTRANTS {
-            let Some(contender) = contenders.iter().find(|contender| contender.name == name) else { continue };
+            let Some(contender) = contenders.iter().find(|contender| contender.name == name) else {
+                continue;
+            };
             bench.step(contender, "wrk");
             let seen = match missing {
                 Some(reason) => Err(anyhow::anyhow!(reason)),
@@ -46,23 +52,39 @@ pub fn run(bench: &mut Bench) {
 
 /// Requests per second, and errors. Nothing is pinned: that is how it is used.
 fn wrk(contender: &Contender, cores: &Cores, scenario: &str, time: Duration) -> Result<(f64, f64)> {
-    let server = Server::start(contender, cores, &Setup { all_cores: true, ..Setup::default() })?;
+    let server = Server::start(
+        contender,
+        cores,
+        &Setup {
+            all_cores: true,
+            ..Setup::default()
+        },
+    )?;
     let mut wrk = Command::new("wrk");
-    wrk.args(THREADS_AND_CONNECTIONS).arg(format!("-d{}s", time.as_secs()));
+    wrk.args(THREADS_AND_CONNECTIONS)
+        .arg(format!("-d{}s", time.as_secs()));
     if scenario == SCRIPT {
-        wrk.arg("-s").arg(workspace().join("shared/loadgen/wrk-echo.lua"));
+        wrk.arg("-s")
+            .arg(workspace().join("shared/loadgen/wrk-echo.lua"));
     }
     wrk.arg(format!("http://{}/", server.addr()));
     let output = cores.with_all(|| output_within(&mut wrk, time + Duration::from_secs(20)))??;
-    let requests = output.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-    let requests = requests.context("wrk printed no Requests/sec")?.trim().parse()?;
+    let requests = output
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:"));
+    let requests = requests
+        .context("wrk printed no Requests/sec")?
+        .trim()
+        .parse()?;
     Ok((requests, errors(&output)))
 }
 
 /// What wrk counts as gone wrong, all kinds together; it prints nothing where that is 0.
 fn errors(output: &str) -> f64 {
     let kinds = ["Socket errors:", "Non-2xx or 3xx responses:"];
-    let lines = output.lines().filter_map(|line| kinds.iter().find_map(|kind| line.trim().strip_prefix(kind)));
+    let lines = output
+        .lines()
+        .filter_map(|line| kinds.iter().find_map(|kind| line.trim().strip_prefix(kind)));
     let words = lines.flat_map(|line| line.split(|c: char| !c.is_ascii_digit()));
     words.filter_map(|digits| digits.parse::<f64>().ok()).sum()
 }
