@@ -54,6 +54,7 @@ macro_rules! chat_contract {
         // Slow consumers, and what one member's line does to another in the same batch
         support::tests! { server of $program:
             chat::drops_only_those_who_do_not_read();
+            chat::makes_one_who_floods_the_room_wait();
             chat::rests_beside_a_guest_that_does_not_read();
         }
         support::tests! { program $program:

@@ -42,6 +42,8 @@ class Guest:
         self.owed = collections.deque()
         self.sent_of_first = 0
         self.bytes_owed = 0
+        # The kernel has taken all that it can: an event will tell when it takes more.
+        self.is_full = False
         # It is sent away: what it says is dropped, and after what it is owed comes the end.
         self.leaving = False
         self.no_more_output = False
@@ -55,12 +57,13 @@ class Guest:
 
     def flush(self):
         """Sends until nothing is left, or the kernel takes no more."""
-        while self.owed:
+        while self.owed and not self.is_full:
             pieces = [memoryview(message) for message, _ in zip(self.owed, range(MOST_PIECES))]
             pieces[0] = pieces[0][self.sent_of_first :]
             try:
                 sent = self.client.sendmsg(pieces, [], socket.MSG_NOSIGNAL)
             except BlockingIOError:
+                self.is_full = True
                 return
             self.bytes_owed -= sent
             sent += self.sent_of_first
@@ -88,11 +91,13 @@ class Room:
             events = self.epoll.poll(0 if self.ready else None)
             turn = dict.fromkeys(self.ready)
             self.ready.clear()
-            for descriptor, _ in events:
+            for descriptor, event in events:
                 if descriptor == self.listener.fileno():
                     self.accept_all()
-                else:
-                    turn[self.guests[descriptor]] = None
+                    continue
+                guest = self.guests[descriptor]
+                guest.is_full = guest.is_full and not event & select.EPOLLOUT
+                turn[guest] = None
             for guest in turn:
                 self.touched[guest] = None
                 self.read(guest)

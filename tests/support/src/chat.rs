@@ -56,7 +56,10 @@ pub use room::{
     serves_hundreds_of_guests_in_turn, takes_a_whole_visit_in_one_segment,
     takes_names_of_letters_and_digits, tells_a_newcomer_who_is_there,
 };
-pub use slow::{drops_only_those_who_do_not_read, rests_beside_a_guest_that_does_not_read};
+pub use slow::{
+    drops_only_those_who_do_not_read, makes_one_who_floods_the_room_wait,
+    rests_beside_a_guest_that_does_not_read,
+};
 pub use stale::knows_a_stale_event;
 
 /// Most bytes that our servers take as a line.
@@ -382,25 +385,30 @@ pub(crate) fn join_under_any_name(client: &Client) -> Result<(), Trouble> {
 
 /// A member that reads nothing, and for whom the server keeps more than the kernel takes.
 pub(crate) fn a_member_that_is_owed_lines(server: &Server) -> Result<Client, Trouble> {
-    Ok(a_member_that_does_not_read(server, "sleepy", 250)?.0.client)
+    Ok(a_member_that_does_not_read(server, 250)?.0.client)
 }
 
-/// A member called `name` that has read nothing, not even the question for its name, and that is
-/// owed this many lines of 4,000 bytes, [`text`] numbered from 0, which alice has said. Gives her
-/// as well, and bob, who has heard them all: so they are owed to everybody.
+/// A member called sleepy that has read nothing, not even the question for its name, and that is
+/// owed this many lines, which alice has said. Gives her as well, and bob, who has heard them all.
 fn a_member_that_does_not_read(
     server: &Server,
-    name: &str,
     lines: usize,
 ) -> Result<(Guest, Guest, Guest), Trouble> {
     let (mut alice, mut bob) = alice_and_bob(server)?;
-    let sleepy = joins_unheard(server, name, [&mut alice, &mut bob])?;
+    let sleepy = joins_unheard(server, "sleepy", [&mut alice, &mut bob])?;
+    everybody_is_owed(lines, &alice, &mut bob)?;
+    Ok((sleepy, alice, bob))
+}
+
+/// alice says this many lines of 4,000 bytes, [`text`] numbered from 0, and bob hears them: so they
+/// are owed to everybody.
+fn everybody_is_owed(lines: usize, alice: &Guest, bob: &mut Guest) -> Result<(), Trouble> {
     for number in 0..lines {
         let line = text(number, 4000);
         alice.say(&line)?;
-        bob.hears(Said("alice", &line))?;
+        bob.hears(Said(&alice.name, &line))?;
     }
-    Ok((sleepy, alice, bob))
+    Ok(())
 }
 
 /// Joins with little room on the way, and reads nothing; those who hear that it has come say that

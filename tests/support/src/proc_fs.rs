@@ -192,6 +192,23 @@ pub fn anonymous_memory(pid: Pid) -> Result<usize, Trouble> {
         .ok_or_else(|| Trouble::Server(format!("{} has no line `Anonymous:`", file.display())))
 }
 
+/// The most bytes of memory that the process has ever had resident at once: `VmHWM` in `status`.
+/// Accurate to some tens of kilobytes (proc(5)), so for growth of megabytes only.
+///
+/// # Errors
+///
+/// [`Trouble::Server`] when the process is gone.
+pub fn peak_memory(pid: Pid) -> Result<usize, Trouble> {
+    let file = path(pid, "status");
+    let text = fs::read_to_string(&file).map_err(|error| gone(&file, &error))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|value| value.trim().strip_suffix(" kB"))
+        .and_then(|kibibytes| kibibytes.trim().parse::<usize>().ok())
+        .map(|kibibytes| kibibytes * 1024)
+        .ok_or_else(|| Trouble::Server(format!("{} has no line `VmHWM:`", file.display())))
+}
+
 /// The processor time that all threads of the process have used, in user space and in the kernel; in steps of a clock
 /// tick, usually 10 ms.
 ///

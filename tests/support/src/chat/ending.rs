@@ -30,8 +30,7 @@ pub fn loses_no_owed_line_at_sigterm(program: &Program) {
     }
     .expect(|| {
         let server = program.start();
-        let (mut sleepy, mut alice, mut bob) =
-            super::a_member_that_does_not_read(&server, "sleepy", LINES)?;
+        let (mut sleepy, mut alice, mut bob) = super::a_member_that_does_not_read(&server, LINES)?;
         server.signal(Signal::SIGTERM);
         let port = server.addr().port();
         wait_until(

@@ -7,7 +7,8 @@
 use std::{collections::VecDeque, thread, time::Duration};
 
 use super::{
-    Entered, Guest, Left, Room, Said, alice_and_bob, comes_to_rest, is_gone, still_talk, text,
+    Entered, Guest, Left, Room, Said, alice_and_bob, comes_to_rest, is_gone, joins_unheard,
+    still_talk, text,
 };
 use crate::{
     Client, ClientOptions, PATIENCE, Program, Server, Setup, Trouble,
@@ -262,8 +263,7 @@ pub fn closes_only_idle_guests(program: &Program) {
     }
     .expect(|| {
         let server = program.start_with(Setup::new().args(["--idle-timeout", "2"]));
-        let (sleepy, mut alice, mut bob) =
-            super::a_member_that_does_not_read(&server, "sleepy", 100)?;
+        let (sleepy, mut alice, mut bob) = super::a_member_that_does_not_read(&server, 100)?;
         let mut silent = Guest::connect(&server)?;
 
         let mut number = 0;
@@ -433,10 +433,12 @@ pub fn closes_everybody_whose_time_is_up(program: &Program) {
     let lesson = Lesson {
         tried: "a member who reads nothing is owed 2 MB, which is less than the hard limit; a \
                 client is sent away for its name and does not go; one gives no name, and one sends \
-                it a byte at a time. Each is to lose its connection within 10, 5 and 30 seconds; \
-                alice and bob, who have been silent all this time, do not",
+                it a byte at a time. Each is to lose its connection within 10, 5 and 30 seconds. \
+                Those who have been silent all this time do not, and neither does one who was 2 MB \
+                behind and has read them",
         usually: "the deadlines are kept, and nobody looks at them when nothing else happens; or \
-                  one of the lists of those who have one is never looked at",
+                  one of the lists of those who have one is never looked at; or one who has caught \
+                  up, or given its name, stays on the list",
         read: book::M8_SLOW,
     };
     // What a slow machine may need beyond the time itself.
@@ -445,15 +447,22 @@ pub fn closes_everybody_whose_time_is_up(program: &Program) {
         let server = program.start();
         let mut nameless = Guest::connect(&server)?;
         let mut dribbling = Guest::connect(&server)?;
-        let (sleepy, mut alice, mut bob) =
-            super::a_member_that_does_not_read(&server, "sleepy", 500)?;
+        let (mut alice, mut bob) = alice_and_bob(&server)?;
+        let sleepy = joins_unheard(&server, "sleepy", [&mut alice, &mut bob])?;
+        let mut dozy = joins_unheard(&server, "dozy", [&mut alice, &mut bob])?;
+        super::everybody_is_owed(500, &alice, &mut bob)?;
+        dozy.line()?;
+        dozy.hears(Room(&["alice", "bob", "sleepy"]))?;
+        for number in 0..500 {
+            dozy.hears(Said("alice", &text(number, 4000)))?;
+        }
         let mut refused = Guest::connect(&server)?;
         refused.say(b"no name")?;
         refused.is_sent_away()?;
 
         is_gone(&server, &refused, within(FAREWELL))?;
         is_gone(&server, &sleepy, within(SOFT_PATIENCE))?;
-        for witness in [&mut alice, &mut bob] {
+        for witness in [&mut alice, &mut bob, &mut dozy] {
             witness.hears(Left("sleepy"))?;
         }
         wait_until(
@@ -470,9 +479,9 @@ pub fn closes_everybody_whose_time_is_up(program: &Program) {
         )?;
         nameless.is_sent_away()?;
         dribbling.is_sent_away()?;
-        // And of those who were not there when it all began, nobody is forgotten.
-        Guest::join(&server, "carol", &["alice", "bob"])?;
-        for witness in [&mut alice, &mut bob] {
+        // The others are all there.
+        Guest::join(&server, "carol", &["alice", "bob", "dozy"])?;
+        for witness in [&mut alice, &mut bob, &mut dozy] {
             witness.hears(Entered("carol"))?;
             witness.hears(Left("carol"))?;
         }

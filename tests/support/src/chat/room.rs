@@ -324,8 +324,7 @@ pub fn gives_a_half_closed_guest_what_it_was_owed(server: &Server) {
         read: book::M5_HALF_CLOSE,
     }
     .expect(|| {
-        let (mut sleepy, alice, mut bob) =
-            super::a_member_that_does_not_read(server, "sleepy", 250)?;
+        let (mut sleepy, alice, mut bob) = super::a_member_that_does_not_read(server, 250)?;
         sleepy.client.half_close()?;
         bob.hears(Left("sleepy"))?;
         alice.say(b"too late for you")?;

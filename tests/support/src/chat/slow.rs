@@ -6,9 +6,9 @@ use super::{
     Guest, HARD_LIMIT, Left, Said, comes_to_rest, joins_unheard, members, still_talk, text,
 };
 use crate::{
-    Client, Server, Trouble,
+    Client, ClientOptions, Server, Trouble,
     explain::{End, Lesson, book, count},
-    proc_fs,
+    proc_fs, skipped,
     tracer::Tracer,
 };
 
@@ -242,8 +242,7 @@ pub fn rests_beside_a_guest_that_does_not_read(server: &Server) {
         read: book::M8_SLOW,
     }
     .expect(|| {
-        let (sleepy, mut alice, mut bob) =
-            super::a_member_that_does_not_read(server, "sleepy", 250)?;
+        let (sleepy, mut alice, mut bob) = super::a_member_that_does_not_read(server, 250)?;
         let tracer = Tracer::attach(server)?;
         still_talk(&mut alice, &mut bob)?;
         comes_to_rest(server, &tracer)?;
@@ -253,5 +252,74 @@ pub fn rests_beside_a_guest_that_does_not_read(server: &Server) {
         comes_to_rest(server, &tracer)?;
         Client::reset(sleepy.client);
         still_talk(&mut alice, &mut bob)
+    });
+}
+
+/// Members who hear the flood.
+const FLOODED: usize = 600;
+
+/// Lines of the flood.
+const FLOOD: usize = 5000;
+
+/// How much a server may grow at most while it passes the flood on. If it took all lines first, it
+/// would keep three million references for a while, of 16 bytes each.
+const FLOOD_BOUND: usize = 8 << 20;
+
+/// Whoever says more than can be passed on is read from later, and nothing is lost.
+#[track_caller]
+pub fn makes_one_who_floods_the_room_wait(server: &Server) {
+    if server.program().is_foreign() {
+        return skipped("how much another server takes before it passes it on is its own affair");
+    }
+    Lesson {
+        tried: "600 members; one says 5,000 lines of one letter at once, each of which makes 599 \
+                messages. The most memory that the server has had (VmHWM) is compared with what it \
+                was before; then everybody reads, and has missed nothing",
+        usually: "lines are taken as fast as they come, and what becomes owed grows faster than it \
+                  can be sent: count what waits to be sent, and take no more lines while that is \
+                  too much",
+        read: book::M8_FAN_OUT,
+    }
+    .expect(|| {
+        // All names at once, so that the notices of one turn leave together: 600 arrivals one by
+        // one are 180,000 sends.
+        server.pause();
+        let mut room = (0..FLOODED)
+            .map(|number| {
+                let guest = Guest::arrive(server, ClientOptions::new())?;
+                guest.say(format!("guest{number}").as_bytes())?;
+                Ok(guest)
+            })
+            .collect::<Result<Vec<_>, Trouble>>()?;
+        server.resume();
+        let (speaker, others) = room.split_at_mut(1);
+        let speaker = &mut speaker[0];
+        speaker.introduce("flood")?;
+        for guest in others.iter_mut() {
+            while guest.line()? != b"[guest0] flood" {}
+        }
+
+        let before = proc_fs::peak_memory(server.pid())?;
+        speaker.client.send(&b"x\n".repeat(FLOOD))?;
+        let line = Said("guest0", b"x");
+        for guest in others.iter_mut() {
+            (0..FLOOD).try_for_each(|_| guest.hears(line))?;
+        }
+        let grown = proc_fs::peak_memory(server.pid())? - before;
+        println!(
+            "{}: at most {} bytes of memory more while {} lines go to {} members",
+            server.program(),
+            count(grown),
+            count(FLOOD),
+            FLOODED - 1
+        );
+        match grown {
+            0..=FLOOD_BOUND => Ok(()),
+            _ => Err(Trouble::Server(format!(
+                "it grew by {} bytes; allowed are {}",
+                count(grown),
+                count(FLOOD_BOUND)
+            ))),
+        }
     });
 }

@@ -38,10 +38,7 @@ pub fn keeps_a_bounded_number_of_bytes(server: &Server) {
         let bytes = pattern(1, MORE_THAN_FITS);
         let taken = client.send_until_stuck(server, &bytes)?;
         if taken == bytes.len() {
-            return Err(Trouble::Server(format!(
-                "it took all of {} bytes from a client that reads nothing",
-                count(taken)
-            )));
+            return Err(took_everything(taken));
         }
         client.expect(&bytes[..taken])?;
         let calls = tracer.since(Mark::default());
@@ -122,10 +119,7 @@ pub(super) fn send_until_paused(
             return Ok(sent);
         }
     }
-    Err(Trouble::Server(format!(
-        "it read all of {} bytes from a client that reads nothing",
-        count(sent)
-    )))
+    Err(took_everything(sent))
 }
 
 /// Whether the server sleeps although it has not read all that the client sent. (Taken for a pause too early, a check
@@ -204,7 +198,9 @@ pub fn sends_the_rest_of_a_partial_send(server: &Server) {
         let tracer = Tracer::attach(server)?;
         let bytes = pattern(1, MORE_THAN_FITS);
         let taken = client.send_until_stuck(server, &bytes)?;
-        let all = &bytes[..taken + (256 << 10)];
+        let Some(all) = bytes.get(..taken + (256 << 10)) else {
+            return Err(took_everything(taken));
+        };
         // What is sent from here on arrives while older bytes are still owed.
         thread::scope(|scope| {
             let sending = scope.spawn(|| client.send(&all[taken..]));
@@ -223,6 +219,14 @@ pub fn sends_the_rest_of_a_partial_send(server: &Server) {
             _ => Ok(()),
         }
     });
+}
+
+/// No buffer on the way is that large: the server keeps everything, or throws it away.
+fn took_everything(bytes: usize) -> Trouble {
+    Trouble::Server(format!(
+        "it took all of {} bytes from a client that reads nothing",
+        count(bytes)
+    ))
 }
 
 /// Whether a send took less than it was offered.

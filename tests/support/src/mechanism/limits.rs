@@ -249,9 +249,11 @@ fn idle_clients_leave_busy_ones_stay(program: &Program, pulse: &mut Pulse) -> Re
     let server = program.start_with(Setup::new().args(["--idle-timeout", "2"]));
     let stuck = ClientOptions::small().connect(&server)?;
     send_until_paused(&server, &stuck, &pattern(1, 16 << 20))?;
+    // Before the silent one: if what it sends did not count, it would be closed first.
+    let busy = Client::connect(&server)?;
+    busy.echo(b"and I am busy")?;
     let silent = Client::connect(&server)?;
     silent.echo(b"and now I am silent")?;
-    let busy = Client::connect(&server)?;
 
     let mut lines = 0;
     let mut last_byte = Instant::now();
