@@ -1,4 +1,4 @@
-//! m6's own structures at 1,000, 100,000 and 1,000,000 entries: `cargo bench -p bench`.
+//! m6's own structures at 1,000, 100,000 and 1,000,000 entries: `cargo bench -p bench --bench structures`.
 //!
 //! `active` visits 100 entries that are spread over all of them, as a server with many idle connections does: what one
 //! operation costs must not depend on how many there are. `all` visits every entry, in a random order: those that do not

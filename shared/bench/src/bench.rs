@@ -14,8 +14,9 @@ use crate::machine::Cores;
 pub struct Plan {
     /// Rounds of what depends on the clock: A B C …, A B C ….
     pub rounds: usize,
-    /// Rounds of what hardly does.
+    /// Rounds of what takes longer, and of memory, which hardly varies.
     pub few_rounds: usize,
+    pub memory_rounds: usize,
     /// Load before the measured window, and the window itself.
     pub warm_up: Duration,
     pub window: Duration,
@@ -34,6 +35,7 @@ impl Plan {
     pub const QUICK: Self = Self {
         rounds: 1,
         few_rounds: 1,
+        memory_rounds: 1,
         warm_up: Duration::from_millis(100),
         window: Duration::from_millis(250),
         idle: &[0, 2_000, 10_000],
@@ -46,9 +48,10 @@ impl Plan {
     pub const FULL: Self = Self {
         rounds: 5,
         few_rounds: 3,
-        warm_up: Duration::from_millis(200),
-        window: Duration::from_secs(1),
-        idle: &[0, 2_000, 6_000, 12_000, 18_000],
+        memory_rounds: 2,
+        warm_up: Duration::from_millis(150),
+        window: Duration::from_millis(700),
+        idle: &[0, 2_000, 8_000, 18_000],
         slow: true,
         wrk_rounds: 5,
         wrk_time: Duration::from_secs(10),

@@ -2,7 +2,8 @@
 //! entries than this machine could have connections.
 //!
 //! The files are those of the milestone. Each operation here is what its event loop does with them: once for an event,
-//! or once for a client that comes or goes. `cargo bench -p bench` and the bench itself run the same ones.
+//! or once for a client that comes or goes. `cargo bench -p bench --bench structures` and
+//! the bench itself run the same ones.
 
 #[path = "../../../milestones/m6-10k-tuning/src/connection.rs"]
 #[allow(

@@ -168,13 +168,14 @@ fn measure(arguments: &Arguments) -> Result<Results> {
     let Plan {
         rounds,
         few_rounds,
+        memory_rounds,
         wrk_rounds,
         ..
     } = bench.plan;
     // With the steps that each takes, for the progress bar.
     let scenarios: [(What, Scenario, usize); 9] = [
         (What::Calls, traced::run, n * (1 + few_rounds)),
-        (What::Memory, memory::run, n * few_rounds),
+        (What::Memory, memory::run, n * memory_rounds),
         (What::Held, held::run, n * 2),
         (What::Load, load::run, n * rounds * load::LOADS.len()),
         (What::Idle, load::run_beside_idle, n * few_rounds),

@@ -67,7 +67,9 @@ impl Page<'_> {
             };
             table.row([server.name.clone(), about]);
         }
-        self.section("Who takes part", &table, "");
+        let about =
+            "Built in release mode with the same profile. m8 is a chat, and echoes nothing.";
+        self.section("Who takes part", &table, about);
     }
 
     fn load(&mut self) {

@@ -18,13 +18,13 @@ use crate::server::{Server, Setup};
 pub const CONNECTIONS: usize = 10_000;
 
 pub fn run(bench: &mut Bench) {
-    for _ in 0..bench.plan.few_rounds {
+    for _ in 0..bench.plan.memory_rounds {
         for contender in bench.contenders() {
             bench.step(&contender, "memory per idle connection");
             let memory = match contender.limits {
                 Limits::OneClient => Err(anyhow::anyhow!("serves one client at a time")),
-                Limits::Scans if !bench.plan.slow => Err(anyhow::anyhow!(
-                    "not tried by --quick: to accept one client takes it a pass over all others"
+                Limits::Scans | Limits::Threads if !bench.plan.slow => Err(anyhow::anyhow!(
+                    "not tried by --quick: so many take it too long"
                 )),
                 _ => memory(&contender, &bench.cores),
             };

@@ -292,11 +292,16 @@ pub fn makes_one_who_floods_the_room_wait(server: &Server) {
             })
             .collect::<Result<Vec<_>, Trouble>>()?;
         server.resume();
+        // The question and the list: with them, all are in the room.
+        for guest in &mut room {
+            guest.line()?;
+            guest.line()?;
+        }
         let (speaker, others) = room.split_at_mut(1);
         let speaker = &mut speaker[0];
-        speaker.introduce("flood")?;
+        speaker.say(b"quiet, please")?;
         for guest in others.iter_mut() {
-            while guest.line()? != b"[guest0] flood" {}
+            while guest.line()? != b"[guest0] quiet, please" {}
         }
 
         let before = proc_fs::peak_memory(server.pid())?;
