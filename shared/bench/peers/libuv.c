@@ -7,6 +7,7 @@
  * Compiled by the bench where `cc` and libuv1-dev are there. Usage: peer-libuv [PORT], 0 for a free one.
  */
 #include <arpa/inet.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,8 @@ int main(int argc, char **argv) {
     struct sockaddr_in address;
     int length = sizeof address;
 
+    /* libuv leaves it to the program: a client that has gone is an error to handle, not a signal to die of. */
+    signal(SIGPIPE, SIG_IGN);
     check(uv_ip4_addr("127.0.0.1", argc > 1 ? atoi(argv[1]) : 9000, &address), "use that port");
     uv_tcp_init(loop, &listener);
     check(uv_tcp_bind(&listener, (const struct sockaddr *)&address, 0), "bind");

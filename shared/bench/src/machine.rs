@@ -25,6 +25,8 @@ pub struct Run {
     pub commit: String,
     /// What `rustc --version` prints.
     pub rustc: String,
+    /// The load average over a minute before anything was started or built: what else was going on.
+    pub load_before: f64,
     /// Seconds that the whole run took.
     pub took_s: f64,
 }
@@ -67,9 +69,16 @@ impl Run {
             command,
             commit: commit(),
             rustc: first_line("rustc", &["--version"]),
+            load_before: load_average().unwrap_or(0.0),
             took_s: 0.0,
         })
     }
+}
+
+/// The first number of /proc/loadavg.
+fn load_average() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 impl fmt::Display for Machine {

@@ -53,6 +53,9 @@ struct Arguments {
     output: Option<PathBuf>,
 }
 
+/// A load average from which on the figures are those of whatever else is running.
+const BUSY: f64 = 0.7;
+
 /// Measures something, and keeps what was seen.
 type Scenario = fn(&mut Bench);
 
@@ -136,9 +139,15 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn measure(arguments: &Arguments) -> Result<Results> {
+    let run = Run::describe(arguments.typed())?;
+    if run.load_before > BUSY {
+        eprintln!(
+            "bench: this machine is busy (load average {:.1}): what depends on the clock will not be worth quoting",
+            run.load_before
+        );
+    }
     let contenders = contender::build(&arguments.servers)?;
     let cores = Cores::get()?;
-    let run = Run::describe(arguments.typed())?;
     let descriptors = machine::raise_descriptor_limit()?;
     let servers = contenders.iter().map(|contender| ServerInfo {
         name: contender.name.to_owned(),

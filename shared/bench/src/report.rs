@@ -45,6 +45,7 @@ impl Page<'_> {
             commit,
             rustc,
             took_s,
+            load_before,
         } = &self.results.run;
         let took = match took_s / 60.0 {
             short if short < 2.0 => format!("{took_s:.0} seconds"),
@@ -54,7 +55,7 @@ impl Page<'_> {
             self.text,
             "Measured on {date} with `{command}` in {took}, at commit {commit}: {machine}; {kernel}; {rustc}. \
              Messages of 64 bytes, every byte verified; the server on one core, the load on another. A figure is the \
-             median of its rounds, and the servers take turns within a round.\n"
+             median of its rounds, and the servers take turns within a round. The load average before was {load_before:.1}.\n"
         );
     }
 

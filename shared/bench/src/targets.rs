@@ -168,7 +168,9 @@ impl Judge<'_> {
     }
 
     fn ratio(&self, what: &str, ratios: &[f64], most: f64) -> Target {
-        let seen = median(ratios).map(|middle| (with_spread(middle, ratios), middle <= most));
+        let seen = median(ratios)
+            .map(as_printed)
+            .map(|middle| (with_spread(middle, ratios), middle <= most));
         self.target(what, format!("≤ {most:.2}"), seen)
     }
 
@@ -212,7 +214,7 @@ impl Judge<'_> {
             .results
             .median(measure, scenario, self.server)
             .unwrap_or(0.0);
-        let seen = median(&ratios).map(|middle| {
+        let seen = median(&ratios).map(as_printed).map(|middle| {
             let spread = with_spread(middle, &ratios);
             let text = format!(
                 "{spread}, {} errors, {} requests/s",
@@ -249,6 +251,11 @@ impl Judge<'_> {
             1.5,
         )
     }
+}
+
+/// To two digits: a ratio that is shown as 1.00 keeps a promise of 1.00.
+fn as_printed(ratio: f64) -> f64 {
+    (ratio * 100.0).round() / 100.0
 }
 
 fn with_spread(middle: f64, samples: &[f64]) -> String {

@@ -113,7 +113,7 @@ fn answered(
 ) -> Result<Answered> {
     let mut server = Server::start(contender, cores, setup)?;
     // Many times what a server takes that can; one that cannot takes all of it.
-    let deadline = Duration::from_millis(1_000 + connections as u64);
+    let deadline = Duration::from_millis(2_000 + connections as u64);
     let options = Options {
         deadline,
         ..Options::default()
