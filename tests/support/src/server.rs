@@ -7,11 +7,14 @@ use std::{
     fmt, fs,
     io::{self, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::process::ExitStatusExt,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{self, net::UnixListener, process::ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, Once,
+        Arc, Condvar, Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
     thread,
@@ -794,9 +797,11 @@ fn raise_our_descriptor_limit() {
 }
 
 /// A port that nobody uses, below those that the kernel hands out by itself: between our look and
-/// the server's bind no client's connection can take it.
+/// the server's bind no client's connection can take it. Nor can another test: the port is ours
+/// until this process ends.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static TAKEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let lowest_ephemeral = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|range| range.split_whitespace().next()?.parse::<u16>().ok())
@@ -810,11 +815,22 @@ pub fn free_port() -> u16 {
     for _ in 0..ports.len() {
         let step = offset + NEXT.fetch_add(1, Ordering::Relaxed) as usize;
         let port = ports.start + (step % ports.len()) as u16;
-        if can_bind(IpAddr::from(Ipv4Addr::UNSPECIFIED), port) {
+        if let Ok(claim) = claim_port(port)
+            && can_bind(IpAddr::from(Ipv4Addr::UNSPECIFIED), port)
+        {
+            let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.push(claim);
             return port;
         }
     }
     panic!("no free port among {ports:?}");
+}
+
+/// Tells the other test programs that this port is ours, by a name that only one can have: abstract
+/// socket names (unix(7)) live in the network namespace, as ports do, and end with their owner.
+fn claim_port(port: u16) -> io::Result<UnixListener> {
+    let name = unix::net::SocketAddr::from_abstract_name(format!("contract-test-port-{port}"))?;
+    UnixListener::bind_addr(&name)
 }
 
 /// Whether nobody has `port`; no SO_REUSEADDR, so remains of old connections count as somebody.

@@ -87,6 +87,10 @@ const MALFORMED_POSTS: &[(&[u16], &str)] = &[
     ),
     (
         &[400],
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello, 0\r\n\r\n",
+    ),
+    (
+        &[400],
         "Transfer-Encoding: chunked\r\n\r\n4\r\nhello\r\n0\r\n\r\n",
     ),
     (
