@@ -50,7 +50,7 @@ impl Plan {
         few_rounds: 3,
         memory_rounds: 2,
         warm_up: Duration::from_millis(150),
-        window: Duration::from_millis(700),
+        window: Duration::from_millis(600),
         idle: &[0, 2_000, 8_000, 18_000],
         slow: true,
         wrk_rounds: 5,
