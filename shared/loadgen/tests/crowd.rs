@@ -168,9 +168,7 @@ fn a_connection_that_the_server_closes_is_an_error() {
 
 #[test]
 fn a_refused_connection_is_explained() {
-    let server = Server::start(Flaw::None);
-    let address = server.address;
-    drop(server);
+    let (_socket, address) = server::refusing();
     let error = Crowd::connect(address, 10, Options::default())
         .err()
         .unwrap();

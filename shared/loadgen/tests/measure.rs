@@ -236,8 +236,9 @@ fn a_greeting_is_a_mismatch_even_on_an_idle_connection() {
 #[test]
 fn a_refused_connection_is_an_error_at_once() {
     let server = Server::start(Flaw::None);
-    let plan = plan(&server);
-    drop(server);
+    let mut plan = plan(&server);
+    let (_socket, address) = server::refusing();
+    plan.target = address;
     let error = loadgen::run(&plan, &AtomicBool::new(false), |_| ()).unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
 }

@@ -109,9 +109,8 @@ fn a_flawed_server_is_exit_code_1_and_the_offset() {
 
 #[test]
 fn a_refused_connection_is_explained() {
-    let server = Server::start(Flaw::None);
-    let target = server.address.to_string();
-    drop(server);
+    let (_socket, address) = server::refusing();
+    let target = address.to_string();
     loadgen(&[&target])
         .code(1)
         .stdout(is_empty())

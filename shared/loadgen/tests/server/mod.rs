@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 
 /// What the server does to byte number `EVERY`, `2 * EVERY`, … of all it ever received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,4 +201,21 @@ fn answer(client: &mut Client, bytes: &[u8], flaw: Flaw, seen: &mut u64) -> io::
         Flaw::None | Flaw::Deaf => unreachable!("handled above"),
     }
     Ok(())
+}
+
+/// An address that refuses every connection for as long as the socket lives: it has the port, and does not
+/// listen. (A server that has ended will not do: another may be given its port, and a child that is just
+/// being started holds its listener for a moment longer.)
+pub fn refusing() -> (OwnedFd, SocketAddr) {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let address: SockaddrIn = getsockname(socket.as_raw_fd()).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    (socket, address)
 }
