@@ -25,7 +25,7 @@ use nix::{
     errno::Errno,
     sys::{
         resource::{Resource, getrlimit, setrlimit},
-        signal::{self, Signal},
+        signal::{self, SigHandler, Signal},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::Pid,
@@ -173,6 +173,7 @@ impl Program {
     #[track_caller]
     pub fn start_with(&self, setup: Setup) -> Server {
         raise_our_descriptor_limit();
+        let_servers_hear_ctrl_c();
         // Only a milestone's banner can tell which port the kernel gave it.
         let port = match (setup.port, &self.source, setup.stdout) {
             (0, Source::Ours { .. }, StandardOutput::Collected) => 0,
@@ -782,6 +783,18 @@ impl Output {
             written = changed.wait_timeout(written, left).unwrap().0;
         }
     }
+}
+
+/// Gives SIGINT its default action again. A shell starts a command behind `&` with SIGINT ignored, and a
+/// server would inherit that from us: what a test sends it would never arrive.
+fn let_servers_hear_ctrl_c() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        #[allow(unsafe_code, reason = "a signal's action has no safe interface")]
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal::signal(Signal::SIGINT, SigHandler::SigDfl) }
+            .expect("SIGINT has a default");
+    });
 }
 
 /// Raises this process's soft limit on descriptors to the hard one, once: tests run side by side,
