@@ -3,6 +3,7 @@
 mod book;
 mod book_check;
 mod bugs;
+mod patch;
 mod regen;
 mod soak;
 mod sources;
