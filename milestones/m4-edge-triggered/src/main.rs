@@ -91,6 +91,7 @@ impl Server {
         }
     }
 
+    // ANCHOR: accept-clients
     /// Takes in all clients that are waiting: the listener, too, is reported only once.
     fn accept_clients(&mut self) -> Result<(), Failure> {
         loop {
@@ -113,7 +114,9 @@ impl Server {
             }
         }
     }
+    // ANCHOR_END: accept-clients
 
+    // ANCHOR: add-client
     /// Watches a new client. Where the kernel cannot (out of memory, or of epoll watches), the client
     /// is dropped, which closes its connection.
     fn add_client(&mut self, client: OwnedFd) {
@@ -124,7 +127,9 @@ impl Server {
             Err(errno) => PROGRAM.warn_once_no_room(errno),
         }
     }
+    // ANCHOR_END: add-client
 
+    // ANCHOR: serve-client
     /// One client has something for us: bytes, its end of input, or an error.
     fn serve_client(&mut self, token: RawFd) -> Result<(), Failure> {
         let Some(client) = self.clients.get(&token) else {
@@ -139,7 +144,9 @@ impl Server {
         }
         Ok(())
     }
+    // ANCHOR_END: serve-client
 
+    // ANCHOR: start-and-stop-listening
     fn start_listening(&mut self) -> Result<(), Failure> {
         let token = self.listener.as_raw_fd();
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token as u64);
@@ -157,6 +164,7 @@ impl Server {
         self.listening = false;
         Ok(())
     }
+    // ANCHOR_END: start-and-stop-listening
 }
 
 /// Whether a client is still with us.
@@ -167,6 +175,7 @@ enum State {
     Closed,
 }
 
+// ANCHOR: echo
 /// Sends back what the client has sent so far, to the last byte: there is no second event for bytes
 /// that are left lying.
 fn echo(client: &OwnedFd, buffer: &mut [u8]) -> State {
@@ -185,7 +194,9 @@ fn echo(client: &OwnedFd, buffer: &mut [u8]) -> State {
         }
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: send-all
 /// Sends all of `bytes`. Where the client is slow to read, it waits for that client, and so does
 /// everybody else: there is no place to keep what could not be sent.
 fn send_all(client: &OwnedFd, mut bytes: &[u8]) -> nix::Result<()> {
@@ -200,7 +211,9 @@ fn send_all(client: &OwnedFd, mut bytes: &[u8]) -> nix::Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: send-all
 
+// ANCHOR: wait-until-writable
 fn wait_until_writable(client: &OwnedFd) -> nix::Result<()> {
     let mut watched = [PollFd::new(client.as_fd(), PollFlags::POLLOUT)];
     match poll(&mut watched, PollTimeout::NONE) {
@@ -209,6 +222,7 @@ fn wait_until_writable(client: &OwnedFd) -> nix::Result<()> {
         Err(errno) => Err(errno),
     }
 }
+// ANCHOR_END: wait-until-writable
 
 /// A non-blocking listener on `address`.
 fn listen(address: SocketAddr) -> nix::Result<OwnedFd> {
