@@ -24,6 +24,7 @@ pub mod foreign;
 pub mod http;
 pub mod mechanism;
 pub mod proc_fs;
+mod pulse;
 pub mod server;
 mod sock_diag;
 pub mod syscalls;
