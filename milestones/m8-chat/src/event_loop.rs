@@ -262,6 +262,7 @@ impl EventLoop {
         self.act()
     }
 
+    // ANCHOR: serve-event
     /// One client has something for us, or its socket has room for what it is owed.
     fn serve_event(&mut self, token: Token, readiness: Readiness) -> Result<(), Failure> {
         // There is none when it was closed earlier in this round: the line of one client may be what
@@ -280,6 +281,7 @@ impl EventLoop {
         }
         self.act()
     }
+    // ANCHOR_END: serve-event
 
     /// One client goes on where its budget ended in the round before.
     fn serve_resumed(&mut self, token: Token) -> Result<(), Failure> {
@@ -290,6 +292,7 @@ impl EventLoop {
         self.act()
     }
 
+    // ANCHOR: serve-fan-out
     /// Those who became owed something are offered it, as many as the budget allows.
     fn serve_fan_out(&mut self) -> Result<(), Failure> {
         for _ in 0..FLUSH_BUDGET {
@@ -301,6 +304,7 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: serve-fan-out
 
     /// Reads and takes lines until the client has no more to give for now or its budget is used up.
     fn converse(&mut self, token: Token) -> Result<(), Failure> {
@@ -357,6 +361,7 @@ impl EventLoop {
         Ok(())
     }
 
+    // ANCHOR: act
     /// Does what the room wants done.
     fn act(&mut self) -> Result<(), Failure> {
         while let Some(action) = self.actions.pop_front() {
@@ -389,6 +394,7 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: act
 
     /// Sends a client away, and tells it why.
     fn dismiss(&mut self, token: Token, reason: &str) {

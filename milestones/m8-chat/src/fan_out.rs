@@ -9,6 +9,7 @@ use crate::idle::IdleList;
 use crate::room::Message;
 use crate::token::Token;
 
+// ANCHOR: limits
 /// Above this debt, in bytes, a client is a slow consumer and loses its connection at once.
 const HARD_LIMIT: usize = 4 * 1024 * 1024;
 
@@ -21,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How many messages may be owed that have not been offered to a socket yet, counted once per receiver.
 /// Above it no new lines are taken: whoever floods the room waits for it.
 const BACKLOG_LIMIT: usize = 64 * 1024;
+// ANCHOR_END: limits
 
 /// Who is owed something and has to be offered it, and who is behind.
 pub struct FanOut {
@@ -43,6 +45,7 @@ impl FanOut {
         }
     }
 
+    // ANCHOR: owe
     /// From now on the client is owed `message`. Returns `false` if that is too much: it reads too slowly.
     #[must_use]
     pub fn owe(
@@ -68,6 +71,7 @@ impl FanOut {
         }
         connection.debt() <= HARD_LIMIT
     }
+    // ANCHOR_END: owe
 
     /// The next connection to be offered what it is owed.
     pub fn next(&mut self) -> Option<Token> {

@@ -9,6 +9,7 @@ pub const LONGEST_LINE: usize = 4096;
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLong;
 
+// ANCHOR: line-buffer
 /// Bytes of a client that have not been taken as lines yet.
 ///
 /// TCP keeps the order of bytes and nothing else: a line may arrive in many reads, and many lines in one.
@@ -27,6 +28,7 @@ struct Pending {
     /// searched from its beginning each time.
     searched: usize,
 }
+// ANCHOR_END: line-buffer
 
 impl LineBuffer {
     /// Adds what was received.
@@ -35,6 +37,7 @@ impl LineBuffer {
         pending.bytes.extend_from_slice(bytes);
     }
 
+    // ANCHOR: next-line
     /// Takes the next line, without its end (`\n`, or `\r\n`). `None`: it has not arrived in full.
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
         let Some(pending) = &mut self.pending else {
@@ -65,6 +68,7 @@ impl LineBuffer {
         pending.searched = end + 1;
         Ok(Some(line))
     }
+    // ANCHOR_END: next-line
 
     /// Forgets everything: nobody will take it.
     pub fn clear(&mut self) {

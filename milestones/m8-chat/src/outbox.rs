@@ -15,6 +15,7 @@ const REFERENCE_COST: usize = 32;
 /// Most messages handed to the kernel by one call.
 const MOST_PIECES: usize = 64;
 
+// ANCHOR: outbox
 /// Messages in the order in which they are owed.
 ///
 /// It holds references: however many clients are owed a message, there is one copy of it. Nearly all
@@ -33,6 +34,7 @@ struct Pieces {
     /// What all of them count for, in bytes.
     debt: usize,
 }
+// ANCHOR_END: outbox
 
 impl Outbox {
     /// What the client is owed, in bytes; each reference to a message counts as well.

@@ -8,12 +8,15 @@ use std::rc::Rc;
 use crate::lines::printable;
 use crate::token::Token;
 
+// ANCHOR: message
 /// A message as it goes to a client: one copy, shared by all who are owed it.
 pub type Message = Rc<[u8]>;
+// ANCHOR_END: message
 
 /// Longest name, in characters.
 const LONGEST_NAME: usize = 32;
 
+// ANCHOR: action
 /// What the room wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -24,6 +27,7 @@ pub enum Action {
     /// End a client's connection when it has what it is owed.
     Dismiss(Token),
 }
+// ANCHOR_END: action
 
 /// The members, and those who have not given a name yet.
 #[derive(Default)]
@@ -49,6 +53,7 @@ impl Room {
         act(Action::Tell(token, message(b"Welcome! What is your name?")));
     }
 
+    // ANCHOR: hear
     /// A client has said something: its name, if it is the first line, or a line for the others.
     pub fn hear(&mut self, token: Token, line: &[u8], act: &mut impl FnMut(Action)) {
         match self.names.get(&token) {
@@ -69,6 +74,7 @@ impl Room {
             },
         }
     }
+    // ANCHOR_END: hear
 
     /// A client is sent away, and told why.
     pub fn dismiss(&mut self, token: Token, reason: &str, act: &mut impl FnMut(Action)) {

@@ -15,6 +15,7 @@ use reactor::{Listener, Reactor, Signals, limits};
 
 const PROGRAM: cli::Program = cli::program!("epoll echo server", "edge-triggered");
 
+// ANCHOR: main
 fn main() -> ExitCode {
     PROGRAM.run(|options: cli::ProtocolOptions| match options.protocol {
         Spoken::Auto => serve(Auto::default(), PROGRAM, options.stats),
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Spoken::Http => serve(Http::default(), PROGRAM, options.stats),
     })
 }
+// ANCHOR_END: main
 
 /// Listens, and serves until it is asked to stop or something fails that is not one client's affair.
 fn serve(

@@ -25,6 +25,7 @@ pub enum State {
 impl Protocol for Auto {
     type State = State;
 
+    // ANCHOR: received
     fn received(
         &mut self,
         client: Token,
@@ -44,6 +45,7 @@ impl Protocol for Auto {
             _ => Echo.received(client, &mut (), bytes, clients),
         }
     }
+    // ANCHOR_END: received
 
     fn overdue(&mut self, client: Token, clients: &mut dyn Clients) {
         // Only HTTP starts deadlines.

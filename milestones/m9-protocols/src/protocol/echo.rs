@@ -6,6 +6,7 @@ use crate::reactor::Token;
 /// The protocol that has nothing to remember.
 pub struct Echo;
 
+// ANCHOR: echo
 impl Protocol for Echo {
     type State = ();
 
@@ -20,6 +21,7 @@ impl Protocol for Echo {
         Progress::Done
     }
 }
+// ANCHOR_END: echo
 
 #[cfg(test)]
 mod tests {

@@ -83,6 +83,7 @@ enum Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Refusal(u16, &'static str, &'static str);
 
+// ANCHOR: refusals
 const BAD_HEAD: Refusal = Refusal(400, "Bad Request", "This is no HTTP request.");
 const BAD_HOST: Refusal = Refusal(400, "Bad Request", "HTTP/1.1 wants exactly one Host field.");
 const BAD_LENGTH: Refusal = Refusal(400, "Bad Request", "How long the body is cannot be told.");
@@ -105,7 +106,9 @@ const NO_CODING: Refusal = Refusal(
 );
 const NO_TUNNEL: Refusal = Refusal(501, "Not Implemented", "This is no proxy.");
 const NO_VERSION: Refusal = Refusal(505, "HTTP Version Not Supported", "HTTP/1.1, please.");
+// ANCHOR_END: refusals
 
+// ANCHOR: request-line
 /// Whether a stream begins with a whole request line (RFC 9112 §3): `GET / HTTP/1.1` and its end.
 pub fn begins_with_request_line(bytes: &[u8]) -> bool {
     let bytes = &bytes[..bytes.len().min(LONGEST_HEAD)];
@@ -130,10 +133,12 @@ pub fn begins_with_request_line(bytes: &[u8]) -> bool {
     );
     is_method && is_target && is_version
 }
+// ANCHOR_END: request-line
 
 impl Protocol for Http {
     type State = State;
 
+    // ANCHOR: received
     fn received(
         &mut self,
         client: Token,
@@ -171,6 +176,7 @@ impl Protocol for Http {
         }
         Progress::Done
     }
+    // ANCHOR_END: received
 
     fn overdue(&mut self, client: Token, clients: &mut dyn Clients) {
         self.refuse(client, TOO_SLOW, clients);
@@ -178,6 +184,7 @@ impl Protocol for Http {
 }
 
 impl Http {
+    // ANCHOR: answer-all
     /// Answers all requests that are there in full, and returns where the next begins; `None` if there is
     /// no next, because the connection ends.
     fn answer_all(
@@ -210,6 +217,7 @@ impl Http {
         }
         Some(start)
     }
+    // ANCHOR_END: answer-all
 
     /// The answer to a request that is there in full: `message`, from its first byte to its last.
     fn answer(&mut self, request: Request, message: &[u8], clients: &mut dyn Clients) {

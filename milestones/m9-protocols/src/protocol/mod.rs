@@ -33,6 +33,7 @@ pub enum Progress {
     More,
 }
 
+// ANCHOR: protocol
 /// What is said over connections, told event by event.
 pub trait Protocol {
     /// What it has to remember about each client. An idle client should cost next to nothing.
@@ -77,7 +78,9 @@ pub trait Protocol {
     /// The deadline that the protocol had started for this client is over.
     fn overdue(&mut self, _client: Token, _clients: &mut dyn Clients) {}
 }
+// ANCHOR_END: protocol
 
+// ANCHOR: clients
 /// What a protocol can do for its clients.
 pub trait Clients {
     /// Sends bytes to the client whose turn it is, after what it is owed already.
@@ -99,6 +102,7 @@ pub trait Clients {
     /// Whether so much is waiting to be sent that no more input should be dealt with in this turn.
     fn is_busy(&self) -> bool;
 }
+// ANCHOR_END: clients
 
 /// A stand-in for the reactor: it writes down what a protocol does.
 #[cfg(test)]

@@ -68,6 +68,7 @@ impl<S: Default> Clients for ConnectedClients<S> {
         }
     }
 
+    // ANCHOR: tell
     fn tell(&mut self, client: Token, message: &Message) {
         if let Some(connection) = self.connections.get_mut(client)
             && !self.fan_out.owe(client, connection, message, self.now)
@@ -75,6 +76,7 @@ impl<S: Default> Clients for ConnectedClients<S> {
             self.doomed.push(client);
         }
     }
+    // ANCHOR_END: tell
 
     fn dismiss(&mut self, client: Token) {
         if let Some(connection) = self.connections.get_mut(client) {

@@ -341,6 +341,7 @@ impl<P: Protocol> Reactor<P> {
         Ok(())
     }
 
+    // ANCHOR: deal
     /// Lets the protocol deal with so many bytes in the buffer, or, with 0, go on with what it has.
     fn deal(&mut self, token: Token, received: usize) -> Result<(), Failure> {
         let Some(connection) = self.clients.connections.get_mut(token) else {
@@ -373,6 +374,7 @@ impl<P: Protocol> Reactor<P> {
         }
         self.close_doomed()
     }
+    // ANCHOR_END: deal
 
     /// Tells the protocol what has happened to a client.
     fn call(
