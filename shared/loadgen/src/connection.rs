@@ -31,6 +31,9 @@ pub(crate) enum Received {
     Drained,
     /// The server has closed its side.
     End,
+    /// All that was asked for; there may be more.
+    #[cfg(feature = "chaos")]
+    Enough,
 }
 
 /// What went wrong on this connection; [`Connection::error`] makes an [`Error`] of it.
@@ -101,6 +104,34 @@ impl Connection {
                 Err(errno) => return Err(Trouble::Fault(Fault::Read(errno))),
             }
         }
+    }
+
+    /// Reads up to `most` bytes of what is there, and compares them with what was sent.
+    #[cfg(feature = "chaos")]
+    pub(crate) fn receive_some(
+        &mut self,
+        scratch: &mut [u8],
+        mut most: u64,
+    ) -> Result<Received, Trouble> {
+        while most > 0 {
+            let len = most.min(scratch.len() as u64) as usize;
+            match recv(
+                self.socket.as_raw_fd(),
+                &mut scratch[..len],
+                MsgFlags::empty(),
+            ) {
+                Ok(0) => return Ok(Received::End),
+                Ok(n) => {
+                    self.check(&scratch[..n]).map_err(Trouble::Mismatch)?;
+                    self.received += n as u64;
+                    most -= n as u64;
+                }
+                Err(Errno::EAGAIN) => return Ok(Received::Drained),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Trouble::Fault(Fault::Read(errno))),
+            }
+        }
+        Ok(Received::Enough)
     }
 
     /// Compares what came with what was sent, both from byte number `received` on.

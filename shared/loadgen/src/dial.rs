@@ -39,6 +39,10 @@ pub struct Options {
     pub receive_buffer: Option<usize>,
     /// SO_SNDBUF in bytes; the kernel doubles it (socket(7)). Default: the kernel's own.
     pub send_buffer: Option<usize>,
+    /// TCP_MAXSEG in bytes, for both directions. On loopback a segment has 64 KiB, and Linux gives a
+    /// socket a send buffer of 20 segments at least: small segments make the *server's* send buffer
+    /// small, which nobody else can. Default: the kernel's own.
+    pub segment: Option<u32>,
     /// TCP_NODELAY: small messages leave at once. Default true.
     pub no_delay: bool,
     /// What closing a connection sends. Default [`Close::Reset`].
@@ -67,6 +71,7 @@ impl Default for Options {
             deadline: Duration::from_secs(30),
             receive_buffer: None,
             send_buffer: None,
+            segment: None,
             no_delay: true,
             close: Close::Reset,
             first: 0,
@@ -344,7 +349,7 @@ fn hopeless(failure: &Option<Error>) -> bool {
 }
 
 /// Begins one connect; the socket becomes writable when it is over.
-fn start(target: SocketAddr, number: usize, options: &Options) -> nix::Result<OwnedFd> {
+pub(crate) fn start(target: SocketAddr, number: usize, options: &Options) -> nix::Result<OwnedFd> {
     let family = if target.is_ipv4() {
         AddressFamily::Inet
     } else {
@@ -358,6 +363,9 @@ fn start(target: SocketAddr, number: usize, options: &Options) -> nix::Result<Ow
     }
     if let Some(bytes) = options.send_buffer {
         setsockopt(&socket, sockopt::SndBuf, &bytes)?;
+    }
+    if let Some(bytes) = options.segment {
+        setsockopt(&socket, sockopt::TcpMaxSeg, &bytes)?;
     }
     setsockopt(&socket, sockopt::TcpNoDelay, &options.no_delay)?;
     if options.close == Close::Reset {

@@ -1,9 +1,10 @@
 //! Thousands of clients from one thread, every byte of theirs verified.
 //!
-//! Two things are built here from the same parts:
+//! Three things are built here from the same parts:
 //!
 //! - [`Crowd`]: many connections in the hands of a test. It opens them, makes each of them echo,
 //!   and says which one got the wrong byte, and where.
+//! - [`Chaos`](chaos::Chaos) (feature `chaos`): clients that come, talk and go at random, from a seed.
 //! - [`Plan`] and [`Report`] (feature `measure`): how fast a server echoes, and at what cost. The
 //!   `loadgen` program (feature `cli`, on by default) is their command line.
 //!
@@ -12,6 +13,8 @@
 //! of a measurement (`worker`) and its schedule (`pace`), what it all came to ([`Report`]), and
 //! everything that can go wrong ([`Error`]).
 
+#[cfg(feature = "chaos")]
+pub mod chaos;
 mod connection;
 mod crowd;
 mod dial;

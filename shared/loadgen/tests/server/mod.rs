@@ -84,6 +84,8 @@ struct Client {
     stream: TcpStream,
     outbox: Vec<u8>,
     armed_for_output: bool,
+    /// It has no more to say, and gets what it is owed.
+    half_closed: bool,
 }
 
 fn serve(listener: &TcpListener, flaw: Flaw, stop: &AtomicBool, received: &AtomicU64) {
@@ -114,6 +116,7 @@ fn serve(listener: &TcpListener, flaw: Flaw, stop: &AtomicBool, received: &Atomi
                             stream,
                             outbox: Vec::new(),
                             armed_for_output: false,
+                            half_closed: false,
                         },
                     );
                 }
@@ -134,10 +137,10 @@ fn serve(listener: &TcpListener, flaw: Flaw, stop: &AtomicBool, received: &Atomi
 
 /// One read, one write; level-triggered, so whatever is left is reported again.
 fn turn(client: &mut Client, epoll: &Epoll, fd: u64, flaw: Flaw, seen: &mut u64) -> io::Result<()> {
-    if client.outbox.len() < 1 << 20 {
+    if client.outbox.len() < 1 << 20 && !client.half_closed {
         let mut buffer = [0; 16 * 1024];
         match client.stream.read(&mut buffer) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => client.half_closed = true,
             Ok(n) => answer(client, &buffer[..n], flaw, seen)?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -150,18 +153,17 @@ fn turn(client: &mut Client, epoll: &Epoll, fd: u64, flaw: Flaw, seen: &mut u64)
             Err(error) => return Err(error),
         }
     }
-    if client.armed_for_output == client.outbox.is_empty() {
+    if client.half_closed && client.outbox.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if client.armed_for_output == client.outbox.is_empty() || client.half_closed {
         client.armed_for_output = !client.outbox.is_empty();
-        let output = if client.armed_for_output {
-            EpollFlags::EPOLLOUT
-        } else {
-            EpollFlags::empty()
-        };
+        let mut interest = EpollFlags::empty();
+        // The end of input is reported again and again, too.
+        interest.set(EpollFlags::EPOLLIN, !client.half_closed);
+        interest.set(EpollFlags::EPOLLOUT, client.armed_for_output);
         epoll
-            .modify(
-                &client.stream,
-                &mut EpollEvent::new(EpollFlags::EPOLLIN | output, fd),
-            )
+            .modify(&client.stream, &mut EpollEvent::new(interest, fd))
             .unwrap();
     }
     Ok(())
