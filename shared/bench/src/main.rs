@@ -5,14 +5,13 @@
 //! take turns, and every sample is kept. `--servers` and `--only` measure less, and write nothing.
 
 mod bench;
+mod charts;
 mod command;
 mod contender;
 mod figures;
 mod machine;
 mod million;
-mod number;
 mod pictures;
-mod plot;
 mod report;
 mod scenarios;
 mod server;
@@ -25,6 +24,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
+use plot::number;
 
 use crate::bench::{Bench, Plan};
 use crate::contender::workspace;

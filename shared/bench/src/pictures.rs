@@ -1,9 +1,11 @@
 //! The plots of the book, from the figures.
 
+use plot::svg::Heading;
+
+use crate::charts::{Bar, Line, Panel, bars, lines};
 use crate::contender::Kind;
 use crate::figures::{Figure, Measure, Results, ServerInfo};
 use crate::number::{figure, thousands};
-use crate::plot::{Bar, Heading, Line, Panel, bars, lines};
 use crate::scenarios::load::{self, HUNDRED, THOUSAND, THOUSAND_DEEP};
 use crate::scenarios::{held, memory};
 

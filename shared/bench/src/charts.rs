@@ -1,19 +1,29 @@
-//! Plots as SVG, drawn by hand: what a page needs and nothing else.
-//!
-//! They are inlined in the book as well as shown as images, in light and in dark. So text and lines take the
-//! page's own colour (`--fg` in mdBook, else what `prefers-color-scheme` asks for), the two hues stand out on
-//! both, there is no blank line (it would end the inlining), and every id and class begins with the plot's name.
+//! The bench's charts: bars for what was measured of each server, lines for what it depends on.
 
 use std::fmt::Write;
+
+use plot::svg::{Heading, Hue, LETTER, MARGIN, Svg};
 
 use crate::contender::Kind;
 use crate::machine::Run;
 use crate::number;
 
 const WIDTH: f64 = 760.0;
-const MARGIN: f64 = 16.0;
 const ROW: f64 = 22.0;
-const LETTER: f64 = 7.2;
+
+/// From right to left, as they stand in the legend.
+const LEGEND: [Hue<'static>; 2] = [
+    Hue {
+        class: "peer",
+        colour: "#c9741a",
+        name: "peers",
+    },
+    Hue {
+        class: "milestone",
+        colour: "#2f81c7",
+        name: "milestones",
+    },
+];
 
 /// A bar of a bar chart.
 pub struct Bar {
@@ -49,16 +59,6 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Title, explanation, and what the plot is called in ids and classes.
-pub struct Heading<'a> {
-    /// Begins every id and class: `bench-memory`.
-    pub id: &'a str,
-    /// What is shown, with its unit.
-    pub title: &'a str,
-    /// How to read it.
-    pub subtitle: &'a str,
-}
-
 /// Horizontal bars, in panels side by side with the labels at the left.
 pub fn bars(heading: &Heading<'_>, panels: &[Panel], run: &Run) -> String {
     let rows = panels
@@ -69,7 +69,7 @@ pub fn bars(heading: &Heading<'_>, panels: &[Panel], run: &Run) -> String {
     let titles = if panels.len() > 1 { 24.0 } else { 4.0 };
     let top = 62.0 + titles;
     let height = top + rows as f64 * ROW + 54.0;
-    let mut svg = Svg::new(heading, height);
+    let mut svg = Svg::new(heading, WIDTH, height, &LEGEND);
 
     let letters = panels
         .iter()
@@ -138,7 +138,7 @@ pub fn bars(heading: &Heading<'_>, panels: &[Panel], run: &Run) -> String {
             svg.text(end + 6.0, middle + 4.5, "start", class, &bar.text);
         }
     }
-    svg.finish(run, height)
+    svg.finish(&[run.machine_line(), run.command_line()])
 }
 
 /// Lines over a linear axis to the right and a logarithmic one upwards.
@@ -149,7 +149,7 @@ pub fn lines(
     run: &Run,
 ) -> String {
     let height = 430.0;
-    let mut svg = Svg::new(heading, height);
+    let mut svg = Svg::new(heading, WIDTH, height, &LEGEND);
     let letters = lines
         .iter()
         .map(|line| line.label.chars().count())
@@ -244,7 +244,7 @@ pub fn lines(
     for ((x, y), line) in short {
         svg.text(x + 7.0, y - 4.0, "start", class(line), &line.label);
     }
-    svg.finish(run, height)
+    svg.finish(&[run.machine_line(), run.command_line()])
 }
 
 fn hue(kind: Kind) -> &'static str {
@@ -305,156 +305,6 @@ fn spread_out(wanted: &[f64], gap: f64, bottom: f64) -> Vec<f64> {
         (0..group.1).map(move |member| first + member as f64 * gap)
     };
     groups.iter().flat_map(place).collect()
-}
-
-/// The drawing itself: each method adds one line of text.
-struct Svg {
-    id: String,
-    text: String,
-}
-
-impl Svg {
-    fn new(heading: &Heading<'_>, height: f64) -> Self {
-        let id = heading.id;
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            r#"<svg id="{id}" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" style="max-width: {WIDTH}px" role="img" aria-labelledby="{id}-title {id}-about">"#
-        );
-        let _ = writeln!(
-            text,
-            r#"<title id="{id}-title">{}</title>"#,
-            escape(heading.title)
-        );
-        let _ = writeln!(
-            text,
-            r#"<desc id="{id}-about">{}</desc>"#,
-            escape(heading.subtitle)
-        );
-        text.push_str("<style>\n");
-        for (selector, rules) in [
-            ("", "color: var(--fg, #24292f); color-scheme: light dark"),
-            (
-                " text",
-                "fill: currentColor; font: 13px system-ui, -apple-system, 'Segoe UI', sans-serif",
-            ),
-            (" .head", "font-size: 16px; font-weight: 600"),
-            (" .strong", "font-weight: 600"),
-            (" .quiet", "fill-opacity: 0.7"),
-            (" .foot", "fill-opacity: 0.7; font-size: 11px"),
-            (" .milestone", "fill: #2f81c7"),
-            (" .peer", "fill: #c9741a"),
-            (" .faint", "fill-opacity: 0.3"),
-            (" .milestone-line", "fill: none; stroke: #2f81c7"),
-            (" .peer-line", "fill: none; stroke: #c9741a"),
-            (" .thin", "stroke-width: 1.5"),
-            (" .thick", "stroke-width: 3"),
-            (" .axis", "stroke: currentColor; stroke-opacity: 0.6"),
-            (" .grid", "stroke: currentColor; stroke-opacity: 0.18"),
-            (
-                " .spread",
-                "stroke: currentColor; stroke-opacity: 0.8; stroke-width: 1.5",
-            ),
-        ] {
-            let _ = writeln!(text, "#{id}{selector} {{ {rules} }}");
-        }
-        let _ = writeln!(
-            text,
-            "@media (prefers-color-scheme: dark) {{ #{id} {{ color: var(--fg, #e6edf3) }} }}"
-        );
-        text.push_str("</style>\n");
-        let mut svg = Self {
-            id: id.to_owned(),
-            text,
-        };
-        svg.text(MARGIN, 26.0, "start", "head", heading.title);
-        svg.text(MARGIN, 46.0, "start", "quiet", heading.subtitle);
-        let mut right = WIDTH - MARGIN;
-        for (kind, name) in [(Kind::Peer, "peers"), (Kind::Milestone, "milestones")] {
-            svg.text(right, 26.0, "end", "quiet", name);
-            right -= name.len() as f64 * LETTER + 18.0;
-            svg.rect(right, 15.5, 12.0, 12.0, hue(kind));
-            right -= 14.0;
-        }
-        svg
-    }
-
-    fn text(&mut self, x: f64, y: f64, anchor: &str, class: &str, text: &str) {
-        let class = if class.is_empty() {
-            String::new()
-        } else {
-            format!(r#" class="{class}""#)
-        };
-        let text = escape(text);
-        let _ = writeln!(
-            self.text,
-            r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}"{class}>{text}</text>"#
-        );
-    }
-
-    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, class: &str) {
-        let _ = writeln!(
-            self.text,
-            r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" class="{class}"/>"#
-        );
-    }
-
-    fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, class: &str) {
-        // Something was measured, so something is to be seen.
-        let width = width.max(1.0);
-        let _ = writeln!(
-            self.text,
-            r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" rx="1.5" class="{class}"/>"#
-        );
-    }
-
-    fn circle(&mut self, x: f64, y: f64, radius: f64, class: &str) {
-        let _ = writeln!(
-            self.text,
-            r#"<circle cx="{x:.1}" cy="{y:.1}" r="{radius}" class="{class}"/>"#
-        );
-    }
-
-    fn path(&mut self, path: &str, class: &str) {
-        let _ = writeln!(self.text, r#"<path d="{path}" class="{class}"/>"#);
-    }
-
-    fn finish(mut self, run: &Run, height: f64) -> String {
-        let Run {
-            machine,
-            kernel,
-            date,
-            command,
-            ..
-        } = run;
-        self.text(
-            MARGIN,
-            height - 24.0,
-            "start",
-            "foot",
-            &format!("{machine} · {kernel}"),
-        );
-        self.text(
-            MARGIN,
-            height - 9.0,
-            "start",
-            "foot",
-            &format!("{date} · {command}"),
-        );
-        self.text.push_str("</svg>\n");
-        debug_assert!(
-            !self.text.contains("\n\n"),
-            "{} would end where mdBook sees a blank line",
-            self.id
-        );
-        self.text
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
