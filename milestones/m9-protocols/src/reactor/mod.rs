@@ -132,6 +132,7 @@ impl<P: Protocol> Reactor<P> {
         Ok(reactor)
     }
 
+    // ANCHOR: run
     pub fn run(mut self) -> Result<(), Failure> {
         let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
         while !self.is_done() {
@@ -182,6 +183,7 @@ impl<P: Protocol> Reactor<P> {
         }
         Ok(())
     }
+    // ANCHOR_END: run
 
     /// How long to wait: not at all while somebody can go on without an event, and not beyond the moment
     /// at which somebody has been silent too long.
