@@ -180,7 +180,9 @@ fn listens_on_loopback_only_unless_asked() {
 
 // Walls
 
+// ANCHOR: wall
 #[test]
 fn a_second_client_waits_while_the_first_is_silent() {
     walls::must_hit(&m1(), Wall::ServesOneAtATime, walls::a_silent_client);
 }
+// ANCHOR_END: wall

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     PROGRAM.run(serve)
 }
 
+// ANCHOR: serve
 /// Listens, and serves one client after the other. Ends only when it cannot listen.
 fn serve(options: cli::Options) -> Result<(), Failure> {
     let address = options.address();
@@ -48,7 +49,9 @@ fn serve(options: cli::Options) -> Result<(), Failure> {
         }
     }
 }
+// ANCHOR_END: serve
 
+// ANCHOR: echo
 /// Sends back all that the client sends, until it has no more to say.
 fn echo(mut client: TcpStream) -> std::io::Result<()> {
     let mut buffer = [0; READ_SIZE];
@@ -62,3 +65,4 @@ fn echo(mut client: TcpStream) -> std::io::Result<()> {
         }
     }
 }
+// ANCHOR_END: echo

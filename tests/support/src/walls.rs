@@ -134,6 +134,7 @@ fn judge(
 /// # Errors
 ///
 /// Whatever is not this wall.
+// ANCHOR: silent-client
 pub fn a_silent_client(program: &Program) -> Result<Verdict, Trouble> {
     let server = program.start();
     let first = Client::connect(&server)?;
@@ -154,6 +155,7 @@ pub fn a_silent_client(program: &Program) -> Result<Verdict, Trouble> {
     second.expect(b"I am second\n")?;
     Ok(Verdict::Hit(Wall::ServesOneAtATime))
 }
+// ANCHOR_END: silent-client
 
 /// Wall 4: is anybody served while one client sends and does not read?
 ///
