@@ -240,11 +240,13 @@ fn rests_while_clients_are_silent() {
     walls::must_hold(&m3(), mechanism::fifty_silent_clients);
 }
 
+// ANCHOR: burst
 #[test]
 fn asks_again_and_again_about_one_burst() {
     let wall = Wall::AsksAgain { reports: 8 };
     walls::must_hit(&m3(), wall, mechanism::one_burst);
 }
+// ANCHOR_END: burst
 
 // Other people's servers
 

@@ -20,12 +20,15 @@ const EVENTS_PER_WAIT: usize = 16;
 fn main() -> io::Result<()> {
     let input = io::stdin().as_raw_fd();
 
+    // ANCHOR: create
     // 1. An epoll instance: a descriptor behind which the kernel keeps what we are interested in.
     // SAFETY: takes a number and no pointer.
     let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
     // SAFETY: epoll_create1 has just opened this descriptor, and nobody else knows of it.
     let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+    // ANCHOR_END: create
 
+    // ANCHOR: interest
     // 2. Interest: which descriptor, in what, and 64 bits of our own that come back with each event.
     let mut interest = libc::epoll_event {
         events: libc::EPOLLIN as u32,
@@ -35,7 +38,9 @@ fn main() -> io::Result<()> {
     check(unsafe {
         libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, input, &mut interest)
     })?;
+    // ANCHOR_END: interest
 
+    // ANCHOR: wait
     let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];
     loop {
         // 3. Readiness: the kernel fills in as many events as it has, and at most as many as fit.
@@ -53,6 +58,7 @@ fn main() -> io::Result<()> {
             let (flags, token) = (event.events, event.u64);
             println!("descriptor {token} is ready: events {flags:#x}");
         }
+        // ANCHOR_END: wait
 
         // Level-triggered: without this read, the next wait would report the same again, at once.
         let mut line = [0_u8; 256];

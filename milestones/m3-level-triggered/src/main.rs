@@ -45,6 +45,7 @@ fn serve(options: cli::Options) -> Result<(), Failure> {
     Server::new(listener)?.run()
 }
 
+// ANCHOR: server
 struct Server {
     epoll: Epoll,
     listener: OwnedFd,
@@ -55,6 +56,7 @@ struct Server {
     /// Where every read puts its bytes; they are sent before the next read.
     buffer: [u8; READ_SIZE],
 }
+// ANCHOR_END: server
 
 impl Server {
     fn new(listener: OwnedFd) -> Result<Self, Failure> {
@@ -71,6 +73,7 @@ impl Server {
         Ok(server)
     }
 
+    // ANCHOR: loop
     fn run(mut self) -> Result<(), Failure> {
         let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
         loop {
@@ -90,7 +93,9 @@ impl Server {
             }
         }
     }
+    // ANCHOR_END: loop
 
+    // ANCHOR: accept
     /// Takes in one client. If more are waiting, the next wait reports the listener again.
     fn accept_client(&mut self) -> Result<(), Failure> {
         match accept(&self.listener) {
@@ -111,7 +116,9 @@ impl Server {
         }
         Ok(())
     }
+    // ANCHOR_END: accept
 
+    // ANCHOR: add
     /// Watches a new client. Where the kernel cannot (out of memory, or of epoll watches), the client
     /// is dropped, which closes its connection.
     fn add_client(&mut self, client: OwnedFd) {
@@ -122,7 +129,9 @@ impl Server {
             Err(errno) => PROGRAM.warn_once_no_room(errno),
         }
     }
+    // ANCHOR_END: add
 
+    // ANCHOR: serve
     /// One client has something for us: bytes, its end of input, or an error.
     fn serve_client(&mut self, token: RawFd) -> Result<(), Failure> {
         let Some(client) = self.clients.get(&token) else {
@@ -137,7 +146,9 @@ impl Server {
         }
         Ok(())
     }
+    // ANCHOR_END: serve
 
+    // ANCHOR: listening
     fn start_listening(&mut self) -> Result<(), Failure> {
         let token = self.listener.as_raw_fd();
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token as u64);
@@ -147,7 +158,9 @@ impl Server {
         self.listening = true;
         Ok(())
     }
+    // ANCHOR_END: listening
 
+    // ANCHOR: stop-listening
     fn stop_listening(&mut self) -> Result<(), Failure> {
         self.epoll
             .delete(&self.listener)
@@ -155,6 +168,7 @@ impl Server {
         self.listening = false;
         Ok(())
     }
+    // ANCHOR_END: stop-listening
 }
 
 /// Whether a client is still with us.

@@ -25,6 +25,7 @@ pub fn one_burst(program: &Program) -> Result<Verdict, Trouble> {
     let fd = proc_fs::connection_of(&server, client)?;
     tracer.wait_until_resting()?;
 
+    // ANCHOR: one-burst
     tracer.pause()?;
     let bytes = pattern(1, BURST);
     client.send(&bytes)?;
@@ -38,6 +39,7 @@ pub fn one_burst(program: &Program) -> Result<Verdict, Trouble> {
         .iter()
         .filter(|call| call.reports(fd))
         .count();
+    // ANCHOR_END: one-burst
     Ok(match reports {
         0..=ENOUGH => Verdict::Held,
         _ => Verdict::Hit(Wall::AsksAgain { reports }),
