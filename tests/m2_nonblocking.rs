@@ -225,7 +225,9 @@ fn serves_a_second_client_while_the_first_is_silent() {
     walls::must_hold(&m2(), walls::a_silent_client);
 }
 
+// ANCHOR: wall
 #[test]
 fn never_rests() {
     walls::must_hit(&m2(), Wall::NeverRests, mechanism::fifty_silent_clients);
 }
+// ANCHOR_END: wall

@@ -35,12 +35,14 @@ fn serve(options: cli::Options) -> Result<(), Failure> {
     Server::new(listener).run()
 }
 
+// ANCHOR: server
 struct Server {
     listener: OwnedFd,
     clients: Vec<OwnedFd>,
     /// Where every read puts its bytes; they are sent before the next read.
     buffer: [u8; READ_SIZE],
 }
+// ANCHOR_END: server
 
 impl Server {
     fn new(listener: OwnedFd) -> Self {
@@ -51,6 +53,7 @@ impl Server {
         }
     }
 
+    // ANCHOR: run
     fn run(mut self) -> Result<(), Failure> {
         loop {
             self.accept_client();
@@ -61,7 +64,9 @@ impl Server {
                 .retain(|client| echo(client, buffer) == State::Open);
         }
     }
+    // ANCHOR_END: run
 
+    // ANCHOR: accept-client
     /// Takes in one client, if one is waiting.
     fn accept_client(&mut self) {
         match accept(&self.listener) {
@@ -71,8 +76,10 @@ impl Server {
             Err(_) => {}
         }
     }
+    // ANCHOR_END: accept-client
 }
 
+// ANCHOR: state
 /// Whether a client is still with us.
 #[derive(PartialEq)]
 enum State {
@@ -80,7 +87,9 @@ enum State {
     /// It has no more to say and all that it said was answered, or its connection broke.
     Closed,
 }
+// ANCHOR_END: state
 
+// ANCHOR: echo
 /// Sends back what one read gives, which may be nothing yet.
 fn echo(client: &OwnedFd, buffer: &mut [u8]) -> State {
     match recv(client.as_raw_fd(), buffer, MsgFlags::empty()) {
@@ -94,7 +103,9 @@ fn echo(client: &OwnedFd, buffer: &mut [u8]) -> State {
         Err(_) => State::Closed,
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: send-all
 /// Sends all of `bytes`. Where the client is slow to read, it waits for that client, and so does
 /// everybody else: there is no place to keep what could not be sent.
 fn send_all(client: &OwnedFd, mut bytes: &[u8]) -> nix::Result<()> {
@@ -109,7 +120,9 @@ fn send_all(client: &OwnedFd, mut bytes: &[u8]) -> nix::Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: send-all
 
+// ANCHOR: wait-until-writable
 fn wait_until_writable(client: &OwnedFd) -> nix::Result<()> {
     let mut watched = [PollFd::new(client.as_fd(), PollFlags::POLLOUT)];
     match poll(&mut watched, PollTimeout::NONE) {
@@ -118,7 +131,9 @@ fn wait_until_writable(client: &OwnedFd) -> nix::Result<()> {
         Err(errno) => Err(errno),
     }
 }
+// ANCHOR_END: wait-until-writable
 
+// ANCHOR: listen
 /// A non-blocking listener on `address`.
 fn listen(address: SocketAddr) -> nix::Result<OwnedFd> {
     let family = match address {
@@ -137,7 +152,9 @@ fn listen(address: SocketAddr) -> nix::Result<OwnedFd> {
     nix::sys::socket::listen(&listener, Backlog::new(BACKLOG)?)?;
     Ok(listener)
 }
+// ANCHOR_END: listen
 
+// ANCHOR: accept
 /// The next client in the queue, as a non-blocking socket.
 #[allow(
     unsafe_code,
@@ -149,6 +166,7 @@ fn accept(listener: &OwnedFd) -> nix::Result<OwnedFd> {
     // SAFETY: accept4 has just opened this descriptor, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(client) })
 }
+// ANCHOR_END: accept
 
 /// Whether `accept` failed for want of descriptors or memory, so that it fails again until some are free.
 fn is_no_room(errno: Errno) -> bool {
