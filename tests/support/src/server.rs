@@ -9,7 +9,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{
         linux::net::SocketAddrExt,
-        unix::{self, net::UnixListener, process::ExitStatusExt},
+        unix::{
+            self,
+            net::UnixListener,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -252,6 +256,9 @@ impl Program {
             }
         };
         command.stdin(Stdio::null()).stderr(Stdio::piped());
+        if setup.own_group {
+            command.process_group(0);
+        }
         command.stdout(match setup.stdout {
             StandardOutput::Collected => Stdio::piped(),
             StandardOutput::Closed => Stdio::null(),
@@ -276,6 +283,7 @@ pub struct Setup {
     soft_descriptors: Option<u64>,
     hard_descriptors: Option<u64>,
     stdout: StandardOutput,
+    own_group: bool,
 }
 
 /// Where the server's standard output goes.
@@ -338,6 +346,12 @@ impl Setup {
     /// Where standard output goes.
     pub fn stdout(mut self, stdout: StandardOutput) -> Setup {
         self.stdout = stdout;
+        self
+    }
+
+    /// In a process group of its own, so that Ctrl-C in the terminal does not reach it.
+    pub fn in_its_own_group(mut self) -> Setup {
+        self.own_group = true;
         self
     }
 
