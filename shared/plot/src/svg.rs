@@ -19,7 +19,7 @@ pub struct Hue<'a> {
     pub class: &'a str,
     /// As CSS has it; one that stands out on white and on black.
     pub colour: &'a str,
-    /// What it means.
+    /// What it means; may be empty.
     pub name: &'a str,
 }
 
@@ -108,7 +108,8 @@ impl Svg {
         svg.text(MARGIN, 26.0, "start", "head", heading.title);
         svg.text(MARGIN, 46.0, "start", "quiet", heading.subtitle);
         let mut right = width - MARGIN;
-        for Hue { class, name, .. } in legend {
+        // A hue that stands alone needs no name.
+        for Hue { class, name, .. } in legend.iter().filter(|hue| !hue.name.is_empty()) {
             svg.text(right, 26.0, "end", "quiet", name);
             right -= name.len() as f64 * LETTER + 18.0;
             svg.rect(right, 15.5, 12.0, 12.0, class);

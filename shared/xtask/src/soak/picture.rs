@@ -11,7 +11,7 @@ const WIDTH: f64 = 420.0;
 const LEFT: f64 = MARGIN + 44.0;
 const RIGHT: f64 = WIDTH - MARGIN;
 const PANEL: f64 = 92.0;
-const GAP: f64 = 44.0;
+const GAP: f64 = 40.0;
 const TOP: f64 = 92.0;
 
 /// So many points are drawn at most; each stands for some seconds.
@@ -47,14 +47,11 @@ const PANELS: [Panel; 4] = [
 pub fn draw(soak: &Soak) -> String {
     let height = TOP + PANELS.len() as f64 * (PANEL + GAP) + 66.0;
     let clients = thousands(soak.chaos.clients as f64);
+    let minutes = plain((soak.seconds / 6.0).round() / 10.0);
     let heading = Heading {
         id: "soak",
-        title: &format!(
-            "{}: {:.0} minutes of hostile clients",
-            soak.milestone,
-            soak.seconds / 60.0
-        ),
-        subtitle: &format!("{clients} random clients, and load beside them"),
+        title: &format!("{} under hostile clients", soak.milestone),
+        subtitle: &format!("{minutes} minutes, {clients} random clients, load beside them"),
     };
     let hue = Hue {
         class: "seen",
@@ -65,8 +62,8 @@ pub fn draw(soak: &Soak) -> String {
     for (number, panel) in PANELS.iter().enumerate() {
         draw_panel(&mut svg, soak, panel, TOP + number as f64 * (PANEL + GAP));
     }
-    let bottom = height - 78.0;
-    svg.text((LEFT + RIGHT) / 2.0, bottom, "middle", "quiet", "minutes");
+    let bottom = TOP + PANELS.len() as f64 * (PANEL + GAP) - GAP;
+    label_minutes(&mut svg, soak, bottom);
     svg.finish(&[
         soak.run.machine.to_string(),
         format!("{} · {}", soak.run.kernel, soak.run.date),
@@ -86,23 +83,13 @@ fn draw_panel(svg: &mut Svg, soak: &Soak, panel: &Panel, top: f64) {
         svg.text(LEFT - 8.0, to_y(tick) + 4.5, "end", "quiet", &plain(tick));
         tick += step;
     }
-    let minutes = soak.samples.last().map_or(1.0, |sample| sample.at) / 60.0;
-    let to_x = |minute: f64| LEFT + minute / minutes * (RIGHT - LEFT);
     svg.line(LEFT, bottom, RIGHT, bottom, "axis");
-    let (step, _) = scale(minutes);
-    let mut tick = 0.0;
-    while tick <= minutes * 1.001 {
-        svg.line(to_x(tick), bottom, to_x(tick), bottom + 4.0, "axis");
-        svg.text(to_x(tick), bottom + 18.0, "middle", "quiet", &plain(tick));
-        tick += step;
-    }
-
     let (mut middle, mut over, mut under) = (String::new(), String::new(), Vec::new());
     let together = soak.samples.len().div_ceil(POINTS).max(1);
     for (number, some) in soak.samples.chunks(together).enumerate() {
         let mut values: Vec<f64> = some.iter().map(panel.value).collect();
         values.sort_by(f64::total_cmp);
-        let x = to_x(some[some.len() / 2].at / 60.0);
+        let x = to_x(some[some.len() / 2].at / 60.0, minutes(soak));
         let command = if number == 0 { 'M' } else { 'L' };
         let _ = write!(
             middle,
@@ -121,6 +108,40 @@ fn draw_panel(svg: &mut Svg, soak: &Soak, panel: &Panel, top: f64) {
         svg.path(&format!("{over}{}Z", under.concat()), "seen faint");
     }
     svg.path(&middle, "seen-line thin");
+}
+
+/// The axis that all panels share.
+fn label_minutes(svg: &mut Svg, soak: &Soak, bottom: f64) {
+    let minutes = minutes(soak);
+    let (step, _) = scale(minutes);
+    let mut tick = 0.0;
+    while tick <= minutes * 1.001 {
+        svg.line(
+            to_x(tick, minutes),
+            bottom,
+            to_x(tick, minutes),
+            bottom + 4.0,
+            "axis",
+        );
+        svg.text(
+            to_x(tick, minutes),
+            bottom + 18.0,
+            "middle",
+            "quiet",
+            &plain(tick),
+        );
+        tick += step;
+    }
+    let middle = (LEFT + RIGHT) / 2.0;
+    svg.text(middle, bottom + 38.0, "middle", "quiet", "minutes");
+}
+
+fn minutes(soak: &Soak) -> f64 {
+    soak.samples.last().map_or(1.0, |sample| sample.at / 60.0)
+}
+
+fn to_x(minute: f64, minutes: f64) -> f64 {
+    LEFT + minute / minutes * (RIGHT - LEFT)
 }
 
 /// The distance between two ticks, and the tick at or above `most`: two to five of them.
