@@ -5,6 +5,7 @@
 
 mod build;
 mod diffs;
+mod museum;
 mod normalise;
 mod play;
 mod scenes;
@@ -90,7 +91,10 @@ impl Filter {
 pub fn generate(root: &Path, filter: &Filter) -> Result<Generated> {
     let mut made = Generated::default();
     made.files.extend(diffs::all(root)?);
-    for patch in Patch::all(root)? {
+    let patches = Patch::all(root)?;
+    made.files
+        .insert("bugs/museum.md".to_owned(), museum::page(root, &patches)?);
+    for patch in patches {
         let path = format!("bugs/{}.diff", patch.name);
         made.files.insert(path, patch.diff);
     }
@@ -107,7 +111,7 @@ pub fn present(root: &Path) -> Result<Files> {
     for path in files_below(&folder)? {
         let ours = path.starts_with("diffs/")
             || path.starts_with("scenes/")
-            || (path.starts_with("bugs/") && path.ends_with(".diff"));
+            || (path.starts_with("bugs/") && !path.ends_with(".txt"));
         if ours {
             let bytes = fs::read(folder.join(&path)).with_context(|| path.clone())?;
             files.insert(path, String::from_utf8_lossy(&bytes).into_owned());
