@@ -11,14 +11,17 @@ use crate::outbox::{HIGH_WATERMARK, LOW_WATERMARK, Outbox};
 /// Most bytes taken from a client by one read.
 pub const READ_SIZE: usize = 4096;
 
+// ANCHOR: read-budget
 /// Most bytes taken from one client in one turn of the event loop. A client that sends faster than it is
 /// served would otherwise be served alone.
 const READ_BUDGET: usize = 64 * 1024;
+// ANCHOR_END: read-budget
 
 /// What an event reports.
 #[derive(Clone, Copy)]
 pub struct Readiness(EpollFlags);
 
+// ANCHOR: interest
 impl Readiness {
     /// What the kernel reports of a broken connection, whatever was asked for. The next `recv` or `send`
     /// says what it is.
@@ -40,6 +43,7 @@ impl Readiness {
         self.0.intersects(EpollFlags::EPOLLOUT | Self::BROKEN)
     }
 }
+// ANCHOR_END: interest
 
 impl From<EpollFlags> for Readiness {
     fn from(flags: EpollFlags) -> Self {
@@ -47,6 +51,7 @@ impl From<EpollFlags> for Readiness {
     }
 }
 
+// ANCHOR: next
 /// What a connection needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -57,7 +62,9 @@ pub enum Next {
     /// To be closed: all is done, or it is broken.
     Close,
 }
+// ANCHOR_END: next
 
+// ANCHOR: context
 /// A client and what it is owed.
 pub struct Connection {
     socket: OwnedFd,
@@ -72,6 +79,7 @@ pub struct Connection {
     /// The client has no more to say (a half-close). It may still be reading, and gets what it is owed.
     end_of_input: bool,
 }
+// ANCHOR_END: context
 
 impl Connection {
     pub fn new(socket: OwnedFd) -> Self {
@@ -85,6 +93,7 @@ impl Connection {
         }
     }
 
+    // ANCHOR: on-event
     /// Does what an event makes possible.
     pub fn on_event(&mut self, readiness: Readiness) -> Next {
         let mut readable = readiness.is_readable();
@@ -109,13 +118,17 @@ impl Connection {
             Next::Wait
         }
     }
+    // ANCHOR_END: on-event
 
+    // ANCHOR: on-resume
     /// Goes on where the budget ended.
     pub fn on_resume(&mut self) -> Next {
         self.resuming = false;
         self.read()
     }
+    // ANCHOR_END: on-resume
 
+    // ANCHOR: read
     /// Reads and echoes until the client has no more to give for now, its outbox is full, or its budget
     /// is used up.
     fn read(&mut self) -> Next {
@@ -154,6 +167,7 @@ impl Connection {
             Next::Wait
         }
     }
+    // ANCHOR_END: read
 }
 
 impl AsFd for Connection {

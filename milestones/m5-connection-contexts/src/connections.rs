@@ -2,6 +2,7 @@
 
 use crate::token::Token;
 
+// ANCHOR: table
 /// All connections, each in a slot of its own. A slot is reused when its connection has gone, with the
 /// next generation.
 ///
@@ -19,6 +20,7 @@ struct Slot<C> {
     generation: u32,
     connection: Option<C>,
 }
+// ANCHOR_END: table
 
 impl<C> Connections<C> {
     pub fn new() -> Self {
@@ -50,6 +52,7 @@ impl<C> Connections<C> {
         Token::new(slot, entry.generation)
     }
 
+    // ANCHOR: look-up
     /// The connection that `token` was made for; `None` if it has gone, also when another has its slot.
     pub fn get_mut(&mut self, token: Token) -> Option<&mut C> {
         let slot = self.slots.get_mut(token.slot() as usize)?;
@@ -70,12 +73,14 @@ impl<C> Connections<C> {
         self.free.push(token.slot());
         Some(connection)
     }
+    // ANCHOR_END: look-up
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    // ANCHOR: stale-token
     #[test]
     fn a_token_never_means_a_later_connection_in_the_same_slot() {
         let mut connections = Connections::new();
@@ -89,6 +94,7 @@ mod tests {
         assert_eq!(connections.get_mut(second), Some(&mut "second"));
         assert_eq!(connections.len(), 1);
     }
+    // ANCHOR_END: stale-token
 
     #[test]
     fn fills_free_slots_before_it_adds_one() {

@@ -46,6 +46,7 @@ impl EventLoop {
         Ok(event_loop)
     }
 
+    // ANCHOR: run
     pub fn run(mut self) -> Result<(), Failure> {
         let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
         loop {
@@ -70,7 +71,9 @@ impl EventLoop {
             }
         }
     }
+    // ANCHOR_END: run
 
+    // ANCHOR: timeout
     /// How long to wait: not at all while somebody can go on without an event.
     fn timeout(&self) -> EpollTimeout {
         if self.ready.is_empty() {
@@ -79,6 +82,7 @@ impl EventLoop {
             EpollTimeout::ZERO
         }
     }
+    // ANCHOR_END: timeout
 
     /// Takes in all clients that are waiting: the listener, too, is reported only once.
     fn accept_clients(&mut self) -> Result<(), Failure> {
@@ -103,6 +107,7 @@ impl EventLoop {
         }
     }
 
+    // ANCHOR: add-client
     /// Registers a new client, for all that will ever interest us of it. Where the kernel cannot (out of
     /// memory, or of epoll watches), the client is dropped, which closes its connection.
     fn add_client(&mut self, socket: OwnedFd) {
@@ -115,7 +120,9 @@ impl EventLoop {
             self.connections.remove(token);
         }
     }
+    // ANCHOR_END: add-client
 
+    // ANCHOR: serve
     /// One client has something for us, or its socket has room for what it is owed.
     fn serve_event(&mut self, token: Token, readiness: Readiness) -> Result<(), Failure> {
         // There is none when it was closed earlier in this round.
@@ -147,7 +154,9 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: serve
 
+    // ANCHOR: close
     fn close(&mut self, token: Token) -> Result<(), Failure> {
         // Closing the last descriptor of a socket also takes it out of epoll.
         self.connections.remove(token);
@@ -156,6 +165,7 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: close
 
     fn start_listening(&mut self) -> Result<(), Failure> {
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;

@@ -8,6 +8,7 @@ use nix::sys::socket::{MsgFlags, send};
 
 use crate::connection::READ_SIZE;
 
+// ANCHOR: watermarks
 /// With this many bytes in the outbox, in bytes, a connection is no longer read from.
 pub const HIGH_WATERMARK: usize = 64 * 1024;
 
@@ -17,6 +18,7 @@ pub const LOW_WATERMARK: usize = 16 * 1024;
 
 /// The most it ever holds: a read begins below the high watermark.
 const CAPACITY: usize = HIGH_WATERMARK + READ_SIZE;
+// ANCHOR_END: watermarks
 
 /// Bytes in the order in which they are owed.
 pub struct Outbox {
@@ -40,6 +42,7 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
+    // ANCHOR: send
     /// Sends `bytes`, after all that is owed already, and keeps what the socket does not take.
     pub fn send(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
         // Never around what waits already: the bytes would arrive in another order.
@@ -53,7 +56,9 @@ impl Outbox {
         }
         Ok(())
     }
+    // ANCHOR_END: send
 
+    // ANCHOR: flush
     /// Sends what the socket will take now. If anything is left, an event will tell when there is room
     /// again.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> nix::Result<()> {
@@ -68,7 +73,9 @@ impl Outbox {
         }
         Ok(())
     }
+    // ANCHOR_END: flush
 
+    // ANCHOR: keep
     fn keep(&mut self, bytes: &[u8]) {
         if self.bytes.capacity() == 0 {
             // All at once: growing by doubling would end at twice of what is ever needed. The kernel
@@ -77,8 +84,10 @@ impl Outbox {
         }
         self.bytes.extend(bytes);
     }
+    // ANCHOR_END: keep
 }
 
+// ANCHOR: send-some
 /// Sends as much of `bytes` as the socket takes, which may be nothing. Less than all means that its
 /// buffer is full and that an event will tell when it has room again.
 fn send_some(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
@@ -91,6 +100,7 @@ fn send_some(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
         }
     }
 }
+// ANCHOR_END: send-some
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Token(u64);
 
+// ANCHOR: token
 impl Token {
     /// The listener. No connection has this token: the table never grows to 2^32 slots.
     pub const LISTENER: Self = Self(u64::MAX);
@@ -28,6 +29,7 @@ impl Token {
         (self.0 >> 32) as u32
     }
 }
+// ANCHOR_END: token
 
 impl From<u64> for Token {
     fn from(bits: u64) -> Self {
