@@ -80,7 +80,7 @@ impl Shared {
     }
 }
 
-/// A client, what it is owed, and what it has begun to say: 24 bytes while that is nothing.
+/// A client, what it is owed, and what it has begun to say: 32 bytes while that is nothing.
 pub struct Connection {
     socket: OwnedFd,
     outbox: Outbox,
