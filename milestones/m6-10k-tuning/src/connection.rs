@@ -24,21 +24,25 @@ impl Readiness {
     /// says what it is.
     const BROKEN: EpollFlags = EpollFlags::EPOLLERR.union(EpollFlags::EPOLLHUP);
 
+    // ANCHOR: interest
     /// What a connection is registered for: once, and never changed. Edge-triggered, an armed EPOLLOUT
     /// costs nothing while there is always room, and whether to read is for the connection to decide.
     pub fn interest() -> EpollFlags {
         EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET
     }
+    // ANCHOR_END: interest
 
     /// Whether to read.
     fn is_readable(self) -> bool {
         self.0.intersects(EpollFlags::EPOLLIN | Self::BROKEN)
     }
 
+    // ANCHOR: is-read-closed
     /// Whether reading on will come to an end: of input, or of the connection.
     fn is_read_closed(self) -> bool {
         self.0.intersects(EpollFlags::EPOLLRDHUP | Self::BROKEN)
     }
+    // ANCHOR_END: is-read-closed
 
     /// Whether there is room to send.
     fn is_writable(self) -> bool {
@@ -63,6 +67,7 @@ pub enum Next {
     Close,
 }
 
+// ANCHOR: shared
 /// What all connections share, because only one of them has its turn at a time.
 pub struct Shared {
     /// Where every read puts its bytes; they are sent or kept before the next read.
@@ -70,6 +75,7 @@ pub struct Shared {
     /// How many bytes have been received and sent, on all connections.
     pub bytes_moved: u64,
 }
+// ANCHOR_END: shared
 
 impl Shared {
     pub fn new() -> Self {
@@ -80,6 +86,7 @@ impl Shared {
     }
 }
 
+// ANCHOR: connection
 /// A client and what it is owed: 16 bytes while it is owed nothing.
 pub struct Connection {
     socket: OwnedFd,
@@ -94,6 +101,7 @@ pub struct Connection {
     /// The client has no more to say (a half-close). It may still be reading, and gets what it is owed.
     end_of_input: bool,
 }
+// ANCHOR_END: connection
 
 impl Connection {
     pub fn new(socket: OwnedFd) -> Self {
@@ -109,8 +117,10 @@ impl Connection {
 
     /// Does what an event makes possible.
     pub fn on_event(&mut self, readiness: Readiness, shared: &mut Shared) -> Next {
+        // ANCHOR: end-reported
         let mut readable = readiness.is_readable();
         self.end_reported |= readiness.is_read_closed();
+        // ANCHOR_END: end-reported
         if readiness.is_writable() && !self.outbox.is_empty() {
             match self.outbox.flush(self.socket.as_fd()) {
                 Ok(sent) => shared.bytes_moved += sent as u64,
@@ -139,6 +149,7 @@ impl Connection {
         self.read(shared)
     }
 
+    // ANCHOR: short-read
     /// Reads and echoes until the client has no more to give for now, its outbox is full, or its budget
     /// is used up.
     fn read(&mut self, shared: &mut Shared) -> Next {
@@ -184,6 +195,7 @@ impl Connection {
             Next::Wait
         }
     }
+    // ANCHOR_END: short-read
 }
 
 impl AsFd for Connection {

@@ -103,6 +103,7 @@ impl EventLoop {
         }
     }
 
+    // ANCHOR: timeout
     /// How long to wait: not at all while somebody can go on without an event, and not beyond the moment
     /// at which somebody has been silent too long.
     fn timeout(&self) -> EpollTimeout {
@@ -118,6 +119,7 @@ impl EventLoop {
             None => EpollTimeout::NONE,
         }
     }
+    // ANCHOR_END: timeout
 
     fn read_clock(&mut self) {
         if self.idle.is_some() {
@@ -125,6 +127,7 @@ impl EventLoop {
         }
     }
 
+    // ANCHOR: accept
     /// Takes in clients that are waiting, as many as there is room for.
     fn accept_clients(&mut self) -> Result<(), Failure> {
         for _ in 0..ACCEPT_BUDGET {
@@ -153,6 +156,7 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: accept
 
     /// Registers a new client, for all that will ever interest us of it. Where the kernel cannot (out of
     /// memory, or of epoll watches), the client is dropped, which closes its connection.
@@ -194,6 +198,7 @@ impl EventLoop {
         }
     }
 
+    // ANCHOR: settle
     /// Notes what a connection needs after its turn, before which `moved_before` bytes had moved.
     fn settle(&mut self, token: Token, next: Next, moved_before: u64) -> Result<(), Failure> {
         // Progress counts, not events: a client that sends and never reads causes events as well.
@@ -209,6 +214,7 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: settle
 
     fn close(&mut self, token: Token) -> Result<(), Failure> {
         // Closing the last descriptor of a socket also takes it out of epoll.
@@ -222,6 +228,7 @@ impl EventLoop {
         Ok(())
     }
 
+    // ANCHOR: close-expired
     /// Closes connections that have been silent too long. If there are many, the rest have their turn in
     /// the next round, which then comes at once.
     fn close_expired(&mut self) -> Result<(), Failure> {
@@ -233,7 +240,9 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: close-expired
 
+    // ANCHOR: start-listening
     fn start_listening(&mut self) -> Result<(), Failure> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::LISTENER.into());
         self.epoll
@@ -242,6 +251,7 @@ impl EventLoop {
         self.listening = true;
         Ok(())
     }
+    // ANCHOR_END: start-listening
 
     fn stop_listening(&mut self) -> Result<(), Failure> {
         self.epoll

@@ -8,6 +8,7 @@ const NONE: u32 = u32::MAX;
 /// Instead of a neighbour, in a slot that is not in the list.
 const UNLINKED: u32 = u32::MAX - 1;
 
+// ANCHOR: idle-list
 /// Connections, by slot, in the order of their last activity.
 ///
 /// A connection on which bytes move goes to the end of the list. So the first of the list is always the
@@ -34,6 +35,7 @@ struct Link {
     /// When bytes last moved, in milliseconds.
     last_active: u64,
 }
+// ANCHOR_END: idle-list
 
 impl IdleList {
     /// A list for connections in up to `capacity` slots, or more if need be.
@@ -89,6 +91,7 @@ impl IdleList {
         }
     }
 
+    // ANCHOR: touch
     /// Bytes have moved on a connection: it goes to the end of the list, or into it.
     pub fn touch(&mut self, slot: u32, now: u64) {
         if self.newest == slot {
@@ -98,7 +101,9 @@ impl IdleList {
             self.insert(slot, now);
         }
     }
+    // ANCHOR_END: touch
 
+    // ANCHOR: until-next
     /// The connection that has been silent longest, if that is too long.
     pub fn expired(&self, now: u64) -> Option<u32> {
         (self.until_next(now)? == 0).then_some(self.oldest)
@@ -110,6 +115,7 @@ impl IdleList {
         let deadline = oldest.last_active.saturating_add(self.timeout);
         Some(deadline.saturating_sub(now))
     }
+    // ANCHOR_END: until-next
 }
 
 #[cfg(test)]

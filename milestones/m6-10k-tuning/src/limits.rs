@@ -14,6 +14,7 @@ const ENOUGH: usize = 10_000;
 /// Descriptors that are opened after [`max_connections`] has counted: the epoll instance.
 const STILL_TO_OPEN: usize = 1;
 
+// ANCHOR: raise-limit
 /// Raises the soft limit on descriptors to the hard limit, which any program may, and returns it.
 ///
 /// The soft limit is often 1,024, for the sake of old programs that use `select`.
@@ -25,11 +26,14 @@ pub fn raise_descriptor_limit() -> Result<usize, Failure> {
     }
     Ok(usize::try_from(hard).unwrap_or(usize::MAX))
 }
+// ANCHOR_END: raise-limit
 
 /// How many connections to hold at once, given how many were asked for and the `limit` on descriptors.
 pub fn max_connections(asked: Option<usize>, limit: usize) -> Result<usize, Failure> {
+    // ANCHOR: most
     let taken = open_descriptors().or_fail("count the open descriptors")? + STILL_TO_OPEN;
     let most = limit.saturating_sub(taken);
+    // ANCHOR_END: most
     let advice = |connections: usize| {
         let needed = connections.saturating_add(taken);
         format!("`ulimit -n {needed}` raises it, as root; for a service, LimitNOFILE={needed}")
@@ -58,6 +62,7 @@ pub fn max_connections(asked: Option<usize>, limit: usize) -> Result<usize, Fail
     }
 }
 
+// ANCHOR: check-backlog
 /// Says so when the kernel will make the queue of new connections shorter than was asked for: `listen`
 /// itself keeps silent about it.
 pub fn check_backlog(asked: u32) {
@@ -75,6 +80,7 @@ pub fn check_backlog(asked: u32) {
         );
     }
 }
+// ANCHOR_END: check-backlog
 
 /// How many descriptors this process has, those included that it was started with.
 fn open_descriptors() -> std::io::Result<usize> {

@@ -13,6 +13,7 @@ use nix::sys::socket::{
 /// Most reads from a client that is turned away: whatever it has sent, it costs us no more than this.
 const FAREWELL_READS: usize = 16;
 
+// ANCHOR: reserve
 /// A listening socket, and a descriptor in reserve for the day when there are none left.
 pub struct Listener {
     socket: OwnedFd,
@@ -20,6 +21,7 @@ pub struct Listener {
     /// it could not even be accepted, and would wait in the queue and keep the listener ready for ever.
     reserve: Option<File>,
 }
+// ANCHOR_END: reserve
 
 impl Listener {
     /// A non-blocking listener on `address`, for which the kernel may queue `backlog` finished
@@ -36,6 +38,7 @@ impl Listener {
         accept(&self.socket)
     }
 
+    // ANCHOR: refuse
     /// Turns the next client in the queue away, with the descriptor that is kept for this; `false` if
     /// none was waiting, which `accept` cannot tell at the limit: it asks for a descriptor before it
     /// looks at the queue. Fails if the reserve is gone as well.
@@ -51,6 +54,7 @@ impl Listener {
         self.reserve = open_reserve().ok();
         Ok(was_waiting)
     }
+    // ANCHOR_END: refuse
 }
 
 impl AsFd for Listener {
@@ -63,6 +67,7 @@ fn open_reserve() -> nix::Result<File> {
     File::open("/dev/null").map_err(|_| Errno::EMFILE)
 }
 
+// ANCHOR: goodbye
 /// Ends a connection so that the client reads an end of input. Closing a socket with unread input would
 /// reset the connection instead.
 fn say_goodbye(client: &OwnedFd) {
@@ -76,6 +81,7 @@ fn say_goodbye(client: &OwnedFd) {
         }
     }
 }
+// ANCHOR_END: goodbye
 
 fn listen(address: SocketAddr, backlog: u32) -> nix::Result<OwnedFd> {
     let family = match address {
@@ -90,14 +96,17 @@ fn listen(address: SocketAddr, backlog: u32) -> nix::Result<OwnedFd> {
         // `::` means IPv4 as well, whatever the system's default is.
         setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
     }
+    // ANCHOR: no-delay
     // Small answers leave at once, instead of waiting for the acknowledgement of earlier ones. Every
     // accepted socket inherits this from its listener, which saves a system call for each.
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+    // ANCHOR_END: no-delay
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
     start_queue(&listener, backlog)?;
     Ok(listener)
 }
 
+// ANCHOR: start-queue
 /// The `listen` of the system. nix's refuses what exceeds the SOMAXCONN of the C headers, 4,096; what
 /// counts is net.core.somaxconn of the running kernel.
 #[allow(unsafe_code, reason = "nix has no wrapper for a longer queue")]
@@ -106,6 +115,7 @@ fn start_queue(listener: &OwnedFd, backlog: u32) -> nix::Result<()> {
     // SAFETY: takes numbers and no pointer.
     Errno::result(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
 }
+// ANCHOR_END: start-queue
 
 #[allow(
     unsafe_code,

@@ -18,6 +18,7 @@ pub const LOW_WATERMARK: usize = 16 * 1024;
 /// The most it ever holds: a read begins below the high watermark.
 const CAPACITY: usize = HIGH_WATERMARK + READ_SIZE;
 
+// ANCHOR: outbox
 /// Bytes in the order in which they are owed.
 ///
 /// Nearly all outboxes are empty nearly all the time. An empty one is a null pointer, 8 bytes, and has no
@@ -30,6 +31,7 @@ pub struct Outbox {
     )]
     bytes: Option<Box<VecDeque<u8>>>,
 }
+// ANCHOR_END: outbox
 
 impl Outbox {
     pub fn new() -> Self {
@@ -60,6 +62,7 @@ impl Outbox {
         Ok(sent)
     }
 
+    // ANCHOR: flush
     /// Sends what the socket will take now, and returns how many bytes that was. If anything is left, an
     /// event will tell when there is room again.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> nix::Result<usize> {
@@ -79,7 +82,9 @@ impl Outbox {
         }
         Ok(all_sent)
     }
+    // ANCHOR_END: flush
 
+    // ANCHOR: keep
     fn keep(&mut self, bytes: &[u8]) {
         self.bytes
             // All at once: growing by doubling would end at twice of what is ever needed. The kernel
@@ -87,6 +92,7 @@ impl Outbox {
             .get_or_insert_with(|| Box::new(VecDeque::with_capacity(CAPACITY)))
             .extend(bytes);
     }
+    // ANCHOR_END: keep
 }
 
 /// Sends as much of `bytes` as the socket takes, which may be nothing. Less than all means that its

@@ -146,11 +146,12 @@ impl Connection {
         self.read(shared)
     }
 
+    // ANCHOR: finish
     /// Begins to end the connection, when the server drains: sends what the client is owed, then the end
     /// of input.
     ///
     /// What it sends from now on is read and dropped. Left unread, it would turn the close into a reset,
-    /// and a reset throws away what the client has not read yet; and a client that cannot go on sending
+    /// and a reset throws away what has not reached the client yet; and a client that cannot go on sending
     /// might never come to reading.
     pub fn finish(&mut self, shared: &mut Shared) -> Next {
         self.paused = false;
@@ -163,12 +164,15 @@ impl Connection {
         }
         self.read(shared)
     }
+    // ANCHOR_END: finish
 
+    // ANCHOR: is-delivered
     /// Whether the client's system has all that the client is owed, so that nothing is lost by closing
     /// now, whatever the client still sends. (If the kernel cannot say, it is not.)
     pub fn is_delivered(&self) -> bool {
         self.outbox.is_empty() && unacknowledged(self.socket.as_fd()) == Ok(0)
     }
+    // ANCHOR_END: is-delivered
 
     fn end_output(&self) {
         // If this fails, the connection is broken, and the next read says so.
@@ -238,6 +242,7 @@ nix::ioctl_read_bad!(
     libc::c_int
 );
 
+// ANCHOR: unacknowledged
 /// How many bytes were sent, the end of input being one, that the other system has not acknowledged.
 #[allow(unsafe_code, reason = "nix has no safe call for SIOCOUTQ")]
 fn unacknowledged(socket: BorrowedFd<'_>) -> nix::Result<libc::c_int> {
@@ -246,3 +251,4 @@ fn unacknowledged(socket: BorrowedFd<'_>) -> nix::Result<libc::c_int> {
     unsafe { siocoutq(socket.as_raw_fd(), &mut bytes) }?;
     Ok(bytes)
 }
+// ANCHOR_END: unacknowledged

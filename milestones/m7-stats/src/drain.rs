@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+// ANCHOR: limits
 /// How long clients have to take what they are owed.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often to look whether they have: of acknowledgements no event tells.
 pub const INTERVAL: Duration = Duration::from_millis(20);
+// ANCHOR_END: limits
 
 /// The time that is left. It begins when the server is asked to stop.
 pub struct Drain {

@@ -103,6 +103,7 @@ impl EventLoop {
         Ok(event_loop)
     }
 
+    // ANCHOR: run
     pub fn run(mut self) -> Result<(), Failure> {
         let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
         while !self.is_done() {
@@ -152,6 +153,7 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: run
 
     /// How long to wait: not at all while somebody can go on without an event, and not beyond the moment
     /// at which somebody has been silent too long.
@@ -300,6 +302,7 @@ impl EventLoop {
         Ok(())
     }
 
+    // ANCHOR: serve-signals
     fn serve_signals(&mut self) -> Result<(), Failure> {
         while let Some(request) = self.signals.next().or_fail("read a signal")? {
             match request {
@@ -319,7 +322,9 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: serve-signals
 
+    // ANCHOR: start-drain
     /// Begins to end: takes in nobody, and gives every client what it is owed.
     fn start_drain(&mut self) -> Result<(), Failure> {
         self.drain = Some(Drain::new(Instant::now()));
@@ -334,7 +339,9 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: start-drain
 
+    // ANCHOR: close-delivered
     /// Closes, when the server ends, the connections whose clients have all that they were owed.
     fn close_delivered(&mut self) -> Result<(), Failure> {
         let Some(drain) = &mut self.drain else {
@@ -352,7 +359,9 @@ impl EventLoop {
         }
         Ok(())
     }
+    // ANCHOR_END: close-delivered
 
+    // ANCHOR: is-done
     /// Whether the server was asked to end and owes nobody anything, or has no time left.
     fn is_done(&self) -> bool {
         match &self.drain {
@@ -360,6 +369,7 @@ impl EventLoop {
             None => false,
         }
     }
+    // ANCHOR_END: is-done
 
     fn start_listening(&mut self) -> Result<(), Failure> {
         let Some(listener) = &self.listener else {

@@ -21,6 +21,7 @@ pub struct Signals {
 }
 
 impl Signals {
+    // ANCHOR: signals
     pub fn new() -> nix::Result<Self> {
         let mask = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1]);
         mask.thread_block()?;
@@ -29,7 +30,9 @@ impl Signals {
             queue: SignalFd::with_flags(&mask, flags)?,
         })
     }
+    // ANCHOR_END: signals
 
+    // ANCHOR: next
     /// The next signal that has come, if one has.
     pub fn next(&self) -> nix::Result<Option<Request>> {
         let Some(signal) = self.queue.read_signal()? else {
@@ -41,6 +44,7 @@ impl Signals {
             Request::Stop
         }))
     }
+    // ANCHOR_END: next
 }
 
 impl AsFd for Signals {

@@ -12,6 +12,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 /// How often statistics are shown.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+// ANCHOR: counters
 /// What has happened since the start. Plain numbers, added to where it happens: one thread, so there is
 /// nothing to lock and nothing atomic.
 #[derive(Clone, Copy, Default)]
@@ -23,6 +24,7 @@ pub struct Counters {
     /// Events that the kernel has reported of clients and of the listener.
     pub events: u64,
 }
+// ANCHOR_END: counters
 
 impl Counters {
     /// Bytes in both directions: as long as this does not change, nothing moves.
@@ -39,6 +41,7 @@ pub struct Ticker {
 }
 
 impl Ticker {
+    // ANCHOR: ticker
     /// Starts a timer, which is a descriptor that becomes readable every [`INTERVAL`].
     pub fn new(now: Instant) -> nix::Result<Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
@@ -60,6 +63,7 @@ impl Ticker {
         self.display.show(&report);
         Ok(())
     }
+    // ANCHOR_END: ticker
 }
 
 impl AsFd for Ticker {
@@ -146,6 +150,7 @@ impl Display {
     }
 }
 
+// ANCHOR: write-if-ready
 /// Writes to an output of ours unless that would block: a reader that has stopped must not stop the
 /// server. Returns whether it was written.
 pub fn write_if_ready(mut output: impl Write + AsFd, text: &str) -> bool {
@@ -159,6 +164,7 @@ pub fn write_if_ready(mut output: impl Write + AsFd, text: &str) -> bool {
         _ => false,
     }
 }
+// ANCHOR_END: write-if-ready
 
 /// Displays 1234567 as `1,234,567`.
 struct Thousands(u64);
@@ -239,6 +245,7 @@ mod tests {
             events: 500_000,
         };
         let two_seconds = start + Duration::from_secs(2);
+        // ANCHOR: block
         assert_eq!(
             reporter.report(1000, &counters, two_seconds).to_string(),
             "Connections: 1,000 active\n\
@@ -246,6 +253,7 @@ mod tests {
              Bytes out: 40 MB/s\n\
              Events/sec: 250,000\n"
         );
+        // ANCHOR_END: block
         counters.sent += 64;
         let three_seconds = start + Duration::from_secs(3);
         assert_eq!(

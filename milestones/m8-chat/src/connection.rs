@@ -212,7 +212,7 @@ impl Connection {
     /// Begins to end the connection from our side: the client gets what it is owed, then the end of input.
     ///
     /// What it sends from now on is read and dropped. Left unread, it would turn the close into a reset,
-    /// and a reset throws away what the client has not read yet.
+    /// and a reset throws away what has not reached the client yet.
     pub fn finish(&mut self) {
         self.finishing = true;
         self.input.clear();
