@@ -13,6 +13,9 @@ use predicates::prelude::PredicateBooleanExt;
 use predicates::str::{contains, is_empty, is_match, starts_with};
 use server::{Flaw, Server};
 
+/// On a busy machine a message may well take longer than the two seconds after which it counts as late.
+const PATIENT: &str = "--timeout=30s";
+
 fn loadgen(arguments: &[&str]) -> Assert {
     assert_cmd::cargo::cargo_bin_cmd!("loadgen")
         .args(arguments)
@@ -24,7 +27,7 @@ fn loadgen(arguments: &[&str]) -> Assert {
 fn prints_the_table_of_wrk() {
     let server = Server::start(Flaw::None);
     let target = server.address.to_string();
-    loadgen(&["-t2", "-c20", "-d500ms", &target])
+    loadgen(&["-t2", "-c20", "-d500ms", PATIENT, &target])
         .code(0)
         .stdout(starts_with(format!(
             "Running 500ms test @ {target}\n  2 threads and 20 connections\n"
@@ -44,7 +47,15 @@ fn prints_the_table_of_wrk() {
 #[test]
 fn json_goes_to_standard_output_alone() {
     let server = Server::start(Flaw::None);
-    let run = loadgen(&["-c5", "-d200ms", "--json", "-", &server.address.to_string()]).code(0);
+    let run = loadgen(&[
+        "-c5",
+        "-d200ms",
+        PATIENT,
+        "--json",
+        "-",
+        &server.address.to_string(),
+    ])
+    .code(0);
     let report: loadgen::Report = serde_json::from_slice(&run.get_output().stdout).unwrap();
     assert_eq!(report.load.connections, 5);
     assert_eq!(report.errors.total(), 0);
@@ -55,7 +66,9 @@ fn json_goes_to_a_file_beside_the_table() {
     let server = Server::start(Flaw::None);
     let file = std::env::temp_dir().join(format!("loadgen-{}.json", std::process::id()));
     let run = loadgen(&[
-        "-d200ms",
+        // Long enough for a message, or there is no latency.
+        "-d1s",
+        PATIENT,
         "--json",
         file.to_str().unwrap(),
         &server.address.to_string(),

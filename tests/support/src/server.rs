@@ -38,6 +38,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{PATIENCE, Trouble, proc_fs, skipped, wait_until};
 
+/// How long a server may take to start. An interpreter on a busy machine needs more than a server that runs.
+pub const START_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A server that a contract can judge: one of the milestones, or a program of the reader's.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -162,7 +165,7 @@ impl Program {
     ///
     /// # Panics
     ///
-    /// When it does not listen within [`PATIENCE`]; the message holds what it wrote.
+    /// When it does not listen within [`START_PATIENCE`]; the message holds what it wrote.
     #[track_caller]
     pub fn start(&self) -> Server {
         self.start_with(Setup::default())
@@ -172,7 +175,7 @@ impl Program {
     ///
     /// # Panics
     ///
-    /// When it does not listen within [`PATIENCE`], or `setup` asks for what only a milestone
+    /// When it does not listen within [`START_PATIENCE`], or `setup` asks for what only a milestone
     /// understands and the program is the reader's.
     #[track_caller]
     pub fn start_with(&self, setup: Setup) -> Server {
@@ -589,7 +592,7 @@ impl Server {
 
     #[track_caller]
     fn addr_from_banner(&self) -> SocketAddr {
-        let banner = match self.wait_for_stdout_line("", PATIENCE) {
+        let banner = match self.wait_for_stdout_line("", START_PATIENCE) {
             Ok(line) => line,
             Err(trouble) => panic!("{} did not print its banner: {trouble}", self.program.name),
         };
@@ -618,7 +621,7 @@ impl Server {
     #[track_caller]
     fn addr_from_kernel(&self, port: u16) -> SocketAddr {
         let mut ip = None;
-        let _ = wait_until("it listens", PATIENCE, || {
+        let _ = wait_until("it listens", START_PATIENCE, || {
             ip = listening_at(port);
             ip.is_some() || self.has_ended()
         });
