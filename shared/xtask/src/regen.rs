@@ -13,7 +13,7 @@ mod terminal;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -77,8 +77,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 pub struct Filter(Vec<String>);
 
 impl Filter {
+    /// All that is made without playing anything.
+    pub fn still() -> Self {
+        Self(vec!["diffs/".to_owned(), "bugs/".to_owned()])
+    }
+
     /// Whether this path, or one that begins with it, may be wanted.
-    fn takes(&self, path: &str) -> bool {
+    pub fn takes(&self, path: &str) -> bool {
         self.0.is_empty()
             || self
                 .0
@@ -106,7 +111,7 @@ pub fn generate(root: &Path, filter: &Filter) -> Result<Generated> {
 
 /// The generated files that `regen` answers for and that are there now.
 pub fn present(root: &Path) -> Result<Files> {
-    let folder = generated_folder(root);
+    let folder = root.join(FOLDER);
     let mut files = Files::new();
     for path in files_below(&folder)? {
         let ours = path.starts_with("diffs/")
@@ -121,13 +126,11 @@ pub fn present(root: &Path) -> Result<Files> {
 }
 
 /// Where generated files live.
-pub fn generated_folder(root: &Path) -> PathBuf {
-    root.join("book/generated")
-}
+pub const FOLDER: &str = "book/generated";
 
 /// Writes what differs from what is there, and removes what nothing asks for any more.
 fn write(root: &Path, generated: &Generated, remove: bool) -> Result<()> {
-    let folder = generated_folder(root);
+    let folder = root.join(FOLDER);
     let mut old = present(root)?;
     let mut same = 0;
     for (path, text) in &generated.files {
@@ -139,7 +142,7 @@ fn write(root: &Path, generated: &Generated, remove: bool) -> Result<()> {
         let parent = to.parent().context("a path without a folder")?;
         fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
         fs::write(&to, text).with_context(|| to.display().to_string())?;
-        println!("written: book/generated/{path}");
+        println!("written: {FOLDER}/{path}");
     }
     for path in old.keys().filter(|_| remove) {
         if generated
@@ -156,7 +159,7 @@ fn write(root: &Path, generated: &Generated, remove: bool) -> Result<()> {
         let _ = folders
             .take(path.matches('/').count())
             .try_for_each(fs::remove_dir);
-        println!("removed: book/generated/{path}");
+        println!("removed: {FOLDER}/{path}");
     }
     println!("{same} of {} files unchanged", generated.files.len());
     Ok(())

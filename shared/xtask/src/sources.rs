@@ -74,12 +74,18 @@ pub fn without_anchors(source: &str) -> String {
 }
 
 /// Whether a line only marks where a listing begins or ends.
-fn is_anchor(line: &str) -> bool {
+pub fn is_anchor(line: &str) -> bool {
+    anchor(line).is_some()
+}
+
+/// What a line that only marks a listing says: `ANCHOR` or `ANCHOR_END`, and the listing's name.
+pub fn anchor(line: &str) -> Option<(&str, &str)> {
     let comment = line
         .trim_start()
         .trim_start_matches(['/', '#', '-', ';'])
         .trim_start();
-    comment.starts_with("ANCHOR: ") || comment.starts_with("ANCHOR_END: ")
+    let (kind, name) = comment.split_once(": ")?;
+    matches!(kind, "ANCHOR" | "ANCHOR_END").then_some((kind, name.trim()))
 }
 
 #[cfg(test)]
