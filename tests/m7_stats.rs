@@ -257,6 +257,11 @@ fn closes_idle_clients_when_nothing_else_happens() {
 }
 
 #[test]
+fn closes_idle_clients_although_it_is_interrupted() {
+    mechanism::closes_idle_clients_although_it_is_interrupted(&m7());
+}
+
+#[test]
 fn costs_no_more_with_an_idle_timeout() {
     let server = Setup::new().args(["--idle-timeout", "3600"]);
     mechanism::costs_per_echo(&m7().start_with(server), 1, book::M6_IDLE);

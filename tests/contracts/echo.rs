@@ -71,6 +71,7 @@ macro_rules! echo_contract {
             mechanism::warns_of_a_shorter_backlog();
             mechanism::closes_only_idle_clients();
             mechanism::closes_idle_clients_when_nothing_else_happens();
+            mechanism::closes_idle_clients_although_it_is_interrupted();
             mechanism::holds_ten_thousand();
         }
 

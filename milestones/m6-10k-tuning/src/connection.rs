@@ -37,12 +37,10 @@ impl Readiness {
         self.0.intersects(EpollFlags::EPOLLIN | Self::BROKEN)
     }
 
-    // ANCHOR: is-read-closed
     /// Whether reading on will come to an end: of input, or of the connection.
     fn is_read_closed(self) -> bool {
         self.0.intersects(EpollFlags::EPOLLRDHUP | Self::BROKEN)
     }
-    // ANCHOR_END: is-read-closed
 
     /// Whether there is room to send.
     fn is_writable(self) -> bool {
@@ -86,7 +84,6 @@ impl Shared {
     }
 }
 
-// ANCHOR: connection
 /// A client and what it is owed: 16 bytes while it is owed nothing.
 pub struct Connection {
     socket: OwnedFd,
@@ -101,7 +98,6 @@ pub struct Connection {
     /// The client has no more to say (a half-close). It may still be reading, and gets what it is owed.
     end_of_input: bool,
 }
-// ANCHOR_END: connection
 
 impl Connection {
     pub fn new(socket: OwnedFd) -> Self {
@@ -117,10 +113,8 @@ impl Connection {
 
     /// Does what an event makes possible.
     pub fn on_event(&mut self, readiness: Readiness, shared: &mut Shared) -> Next {
-        // ANCHOR: end-reported
         let mut readable = readiness.is_readable();
         self.end_reported |= readiness.is_read_closed();
-        // ANCHOR_END: end-reported
         if readiness.is_writable() && !self.outbox.is_empty() {
             match self.outbox.flush(self.socket.as_fd()) {
                 Ok(sent) => shared.bytes_moved += sent as u64,

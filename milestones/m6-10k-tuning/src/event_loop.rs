@@ -81,8 +81,8 @@ impl EventLoop {
         loop {
             let ready = match self.epoll.wait(&mut events, self.timeout()) {
                 Ok(ready) => ready,
-                // A signal, or a debugger.
-                Err(Errno::EINTR) => continue,
+                // A signal, or a debugger: no event, but time has passed.
+                Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(Failure::new("wait for events", errno)),
             };
             self.read_clock();
@@ -228,7 +228,6 @@ impl EventLoop {
         Ok(())
     }
 
-    // ANCHOR: close-expired
     /// Closes connections that have been silent too long. If there are many, the rest have their turn in
     /// the next round, which then comes at once.
     fn close_expired(&mut self) -> Result<(), Failure> {
@@ -240,7 +239,6 @@ impl EventLoop {
         }
         Ok(())
     }
-    // ANCHOR_END: close-expired
 
     // ANCHOR: start-listening
     fn start_listening(&mut self) -> Result<(), Failure> {

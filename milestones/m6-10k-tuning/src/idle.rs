@@ -103,7 +103,6 @@ impl IdleList {
     }
     // ANCHOR_END: touch
 
-    // ANCHOR: until-next
     /// The connection that has been silent longest, if that is too long.
     pub fn expired(&self, now: u64) -> Option<u32> {
         (self.until_next(now)? == 0).then_some(self.oldest)
@@ -115,7 +114,6 @@ impl IdleList {
         let deadline = oldest.last_active.saturating_add(self.timeout);
         Some(deadline.saturating_sub(now))
     }
-    // ANCHOR_END: until-next
 }
 
 #[cfg(test)]

@@ -62,7 +62,6 @@ pub fn max_connections(asked: Option<usize>, limit: usize) -> Result<usize, Fail
     }
 }
 
-// ANCHOR: check-backlog
 /// Says so when the kernel will make the queue of new connections shorter than was asked for: `listen`
 /// itself keeps silent about it.
 pub fn check_backlog(asked: u32) {
@@ -80,7 +79,6 @@ pub fn check_backlog(asked: u32) {
         );
     }
 }
-// ANCHOR_END: check-backlog
 
 /// How many descriptors this process has, those included that it was started with.
 fn open_descriptors() -> std::io::Result<usize> {

@@ -106,7 +106,6 @@ fn listen(address: SocketAddr, backlog: u32) -> nix::Result<OwnedFd> {
     Ok(listener)
 }
 
-// ANCHOR: start-queue
 /// The `listen` of the system. nix's refuses what exceeds the SOMAXCONN of the C headers, 4,096; what
 /// counts is net.core.somaxconn of the running kernel.
 #[allow(unsafe_code, reason = "nix has no wrapper for a longer queue")]
@@ -115,7 +114,6 @@ fn start_queue(listener: &OwnedFd, backlog: u32) -> nix::Result<()> {
     // SAFETY: takes numbers and no pointer.
     Errno::result(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
 }
-// ANCHOR_END: start-queue
 
 #[allow(
     unsafe_code,

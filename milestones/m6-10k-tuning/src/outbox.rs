@@ -84,7 +84,6 @@ impl Outbox {
     }
     // ANCHOR_END: flush
 
-    // ANCHOR: keep
     fn keep(&mut self, bytes: &[u8]) {
         self.bytes
             // All at once: growing by doubling would end at twice of what is ever needed. The kernel
@@ -92,7 +91,6 @@ impl Outbox {
             .get_or_insert_with(|| Box::new(VecDeque::with_capacity(CAPACITY)))
             .extend(bytes);
     }
-    // ANCHOR_END: keep
 }
 
 /// Sends as much of `bytes` as the socket takes, which may be nothing. Less than all means that its

@@ -166,13 +166,11 @@ impl Connection {
     }
     // ANCHOR_END: finish
 
-    // ANCHOR: is-delivered
     /// Whether the client's system has all that the client is owed, so that nothing is lost by closing
     /// now, whatever the client still sends. (If the kernel cannot say, it is not.)
     pub fn is_delivered(&self) -> bool {
         self.outbox.is_empty() && unacknowledged(self.socket.as_fd()) == Ok(0)
     }
-    // ANCHOR_END: is-delivered
 
     fn end_output(&self) {
         // If this fails, the connection is broken, and the next read says so.

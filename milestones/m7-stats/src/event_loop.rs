@@ -103,14 +103,13 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    // ANCHOR: run
     pub fn run(mut self) -> Result<(), Failure> {
         let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
         while !self.is_done() {
             let ready = match self.epoll.wait(&mut events, self.timeout()) {
                 Ok(ready) => ready,
-                // A signal, or a debugger.
-                Err(Errno::EINTR) => continue,
+                // A signal, or a debugger: no event, but time has passed.
+                Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(Failure::new("wait for events", errno)),
             };
             self.read_clock();
@@ -153,7 +152,6 @@ impl EventLoop {
         }
         Ok(())
     }
-    // ANCHOR_END: run
 
     /// How long to wait: not at all while somebody can go on without an event, and not beyond the moment
     /// at which somebody has been silent too long.

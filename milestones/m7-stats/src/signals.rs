@@ -32,7 +32,6 @@ impl Signals {
     }
     // ANCHOR_END: signals
 
-    // ANCHOR: next
     /// The next signal that has come, if one has.
     pub fn next(&self) -> nix::Result<Option<Request>> {
         let Some(signal) = self.queue.read_signal()? else {
@@ -44,7 +43,6 @@ impl Signals {
             Request::Stop
         }))
     }
-    // ANCHOR_END: next
 }
 
 impl AsFd for Signals {

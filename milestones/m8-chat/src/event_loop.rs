@@ -140,8 +140,8 @@ impl EventLoop {
         while !self.is_done() {
             let ready = match self.epoll.wait(&mut events, self.timeout()) {
                 Ok(ready) => ready,
-                // A signal, or a debugger.
-                Err(Errno::EINTR) => continue,
+                // A signal, or a debugger: no event, but time has passed.
+                Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(Failure::new("wait for events", errno)),
             };
             self.now = self.started.elapsed().as_millis() as u64;

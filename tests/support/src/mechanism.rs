@@ -23,9 +23,10 @@ pub use burst::one_burst;
 pub use drain::a_hundred_clients_at_sigterm;
 pub use fairness::gives_others_a_turn;
 pub use limits::{
-    accepts_in_bounded_turns, closes_idle_clients_when_nothing_else_happens,
-    closes_only_idle_clients, holds_no_more_than_it_was_told,
-    turns_clients_away_without_descriptors, warns_of_a_shorter_backlog,
+    accepts_in_bounded_turns, closes_idle_clients_although_it_is_interrupted,
+    closes_idle_clients_when_nothing_else_happens, closes_only_idle_clients,
+    holds_no_more_than_it_was_told, turns_clients_away_without_descriptors,
+    warns_of_a_shorter_backlog,
 };
 pub(crate) use limits::{lower_to_one_more, set_soft_limit};
 pub use lock_step::costs_per_echo;

@@ -304,3 +304,33 @@ pub fn closes_idle_clients_when_nothing_else_happens(program: &Program) {
         last.expect_eof()
     });
 }
+
+/// A wait that is interrupted goes on where it was, and does not begin an idle client's time anew.
+#[track_caller]
+pub fn closes_idle_clients_although_it_is_interrupted(program: &Program) {
+    if program.is_foreign() {
+        return skipped("limits and options are judged on our own servers only");
+    }
+    Lesson {
+        tried: "a server with `--idle-timeout 1` has one client, which is silent; the server is stopped and continued \
+                (SIGSTOP, SIGCONT) three times a second, and each time epoll_wait gives EINTR. The client is to be closed",
+        usually: "after EINTR the wait begins anew, with the timeout that it had before: compute it anew, by a clock that \
+                  has been read since",
+        read: book::M6_IDLE,
+    }
+    .expect(|| {
+        const INTERVAL: Duration = Duration::from_millis(330);
+        let server = program.start_with(Setup::new().args(["--idle-timeout", "1"]));
+        let silent = &served_clients(&server, 1)?[0];
+        let mut interrupted = Instant::now();
+        wait_until("the silent client closed", PATIENCE, || {
+            if interrupted.elapsed() > INTERVAL {
+                server.pause();
+                server.resume();
+                interrupted = Instant::now();
+            }
+            silent.has_received().is_some()
+        })?;
+        silent.expect_eof()
+    });
+}
