@@ -42,6 +42,11 @@ fn echoes_megabytes() {
 }
 
 #[test]
+fn echoes_a_burst_to_the_last_byte() {
+    behaviour::echoes_a_burst_to_the_last_byte(&m2().start());
+}
+
+#[test]
 fn echoes_what_arrived_before_the_half_close() {
     behaviour::echoes_what_arrived_before_the_half_close(&m2().start());
 }
@@ -222,7 +227,7 @@ fn listens_on_loopback_only_unless_asked() {
 
 #[test]
 fn serves_a_second_client_while_the_first_is_silent() {
-    walls::must_hold(&m2(), walls::a_silent_client);
+    walls::must_hold(&m2(), Wall::ServesOneAtATime, walls::a_silent_client);
 }
 
 // ANCHOR: wall

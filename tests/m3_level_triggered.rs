@@ -46,6 +46,11 @@ fn echoes_megabytes() {
 }
 
 #[test]
+fn echoes_a_burst_to_the_last_byte() {
+    behaviour::echoes_a_burst_to_the_last_byte(&m3().start());
+}
+
+#[test]
 fn echoes_what_arrived_before_the_half_close() {
     behaviour::echoes_what_arrived_before_the_half_close(&m3().start());
 }
@@ -237,7 +242,7 @@ fn listens_on_loopback_only_unless_asked() {
 
 #[test]
 fn rests_while_clients_are_silent() {
-    walls::must_hold(&m3(), mechanism::fifty_silent_clients);
+    walls::must_hold(&m3(), Wall::NeverRests, mechanism::fifty_silent_clients);
 }
 
 // ANCHOR: burst

@@ -45,6 +45,11 @@ fn echoes_megabytes() {
 }
 
 #[test]
+fn echoes_a_burst_to_the_last_byte() {
+    behaviour::echoes_a_burst_to_the_last_byte(&m4().start());
+}
+
+#[test]
 fn echoes_what_arrived_before_the_half_close() {
     behaviour::echoes_what_arrived_before_the_half_close(&m4().start());
 }
@@ -245,7 +250,7 @@ fn listens_on_loopback_only_unless_asked() {
 
 #[test]
 fn asks_hardly_more_than_once_about_one_burst() {
-    walls::must_hold(&m4(), mechanism::one_burst);
+    walls::must_hold(&m4(), Wall::AsksAgain { reports: 8 }, mechanism::one_burst);
 }
 
 #[test]
@@ -267,4 +272,9 @@ fn judges_a_server_in_c() {
 #[test]
 fn judges_a_server_in_python() {
     foreign::judge_python();
+}
+
+#[test]
+fn judges_wrong_servers_in_python() {
+    foreign::judge_wrong_ones();
 }

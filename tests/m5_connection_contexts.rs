@@ -45,6 +45,11 @@ fn echoes_megabytes() {
 }
 
 #[test]
+fn echoes_a_burst_to_the_last_byte() {
+    behaviour::echoes_a_burst_to_the_last_byte(&m5().start());
+}
+
+#[test]
 fn echoes_what_arrived_before_the_half_close() {
     behaviour::echoes_what_arrived_before_the_half_close(&m5().start());
 }
@@ -215,6 +220,11 @@ fn goes_on_reading_without_a_new_edge() {
 }
 
 #[test]
+fn sends_what_it_owes_after_the_end_of_input() {
+    mechanism::sends_what_it_owes_after_the_end_of_input(&m5().start());
+}
+
+#[test]
 fn rests_beside_a_client_that_does_not_read() {
     mechanism::rests_beside_a_client_that_does_not_read(&m5().start());
 }
@@ -292,7 +302,11 @@ fn listens_on_loopback_only_unless_asked() {
 
 #[test]
 fn is_not_stalled_by_a_client_that_does_not_read() {
-    walls::must_hold(&m5(), walls::a_client_that_does_not_read);
+    walls::must_hold(
+        &m5(),
+        Wall::StalledByOne,
+        walls::a_client_that_does_not_read,
+    );
 }
 
 #[test]

@@ -47,6 +47,11 @@ fn echoes_megabytes() {
 }
 
 #[test]
+fn echoes_a_burst_to_the_last_byte() {
+    behaviour::echoes_a_burst_to_the_last_byte(&m6().start());
+}
+
+#[test]
 fn echoes_what_arrived_before_the_half_close() {
     behaviour::echoes_what_arrived_before_the_half_close(&m6().start());
 }
@@ -212,8 +217,18 @@ fn keeps_memory_bounded() {
 }
 
 #[test]
+fn keeps_no_memory_for_those_who_have_read() {
+    mechanism::keeps_no_memory_for_those_who_have_read(&m6().start());
+}
+
+#[test]
 fn goes_on_reading_without_a_new_edge() {
     mechanism::goes_on_reading_without_a_new_edge(&m6().start());
+}
+
+#[test]
+fn sends_what_it_owes_after_the_end_of_input() {
+    mechanism::sends_what_it_owes_after_the_end_of_input(&m6().start());
 }
 
 #[test]
@@ -361,13 +376,21 @@ fn refuses_a_limit_that_fits_nobody() {
 #[test]
 fn spends_next_to_nothing_on_an_idle_connection() {
     if mechanism::allows_ten_thousand() {
-        walls::must_hold(&m6(), mechanism::ten_thousand_idle_clients);
+        walls::must_hold(
+            &m6(),
+            Wall::IdleCostsKilobytes,
+            mechanism::ten_thousand_idle_clients,
+        );
     }
 }
 
 #[test]
 fn holds_ten_thousand_connections() {
-    walls::must_hold(&m6(), walls::ten_thousand_connections);
+    walls::must_hold(
+        &m6(),
+        Wall::StopsAtTheSoftLimit,
+        walls::ten_thousand_connections,
+    );
 }
 
 #[test]

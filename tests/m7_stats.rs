@@ -47,6 +47,11 @@ fn echoes_megabytes() {
 }
 
 #[test]
+fn echoes_a_burst_to_the_last_byte() {
+    behaviour::echoes_a_burst_to_the_last_byte(&m7().start());
+}
+
+#[test]
 fn echoes_what_arrived_before_the_half_close() {
     behaviour::echoes_what_arrived_before_the_half_close(&m7().start());
 }
@@ -212,8 +217,18 @@ fn keeps_memory_bounded() {
 }
 
 #[test]
+fn keeps_no_memory_for_those_who_have_read() {
+    mechanism::keeps_no_memory_for_those_who_have_read(&m7().start());
+}
+
+#[test]
 fn goes_on_reading_without_a_new_edge() {
     mechanism::goes_on_reading_without_a_new_edge(&m7().start());
+}
+
+#[test]
+fn sends_what_it_owes_after_the_end_of_input() {
+    mechanism::sends_what_it_owes_after_the_end_of_input(&m7().start());
 }
 
 #[test]
@@ -369,6 +384,16 @@ fn prints_statistics_when_asked() {
 }
 
 #[test]
+fn tells_bytes_in_from_bytes_out() {
+    command_line::tells_bytes_in_from_bytes_out(&m7());
+}
+
+#[test]
+fn serves_while_nobody_reads_its_statistics() {
+    command_line::serves_while_nobody_reads_its_statistics(&m7());
+}
+
+#[test]
 fn ends_in_good_order() {
     command_line::ends_in_good_order(&m7());
 }
@@ -387,12 +412,20 @@ fn ends_without_a_client_that_never_reads() {
 
 #[test]
 fn loses_nothing_of_a_hundred_clients_at_sigterm() {
-    walls::must_hold(&m7(), mechanism::a_hundred_clients_at_sigterm);
+    walls::must_hold(
+        &m7(),
+        Wall::LosesWhatItHadRead,
+        mechanism::a_hundred_clients_at_sigterm,
+    );
 }
 
 #[test]
 fn loses_nothing_at_sigterm() {
-    walls::must_hold(&m7(), walls::sigterm_with_bytes_unsent);
+    walls::must_hold(
+        &m7(),
+        Wall::LosesWhatItHadRead,
+        walls::sigterm_with_bytes_unsent,
+    );
 }
 
 #[test]

@@ -23,7 +23,7 @@ chat_contract!(m8);
 
 #[test]
 fn lets_a_line_reach_another_client() {
-    walls::must_hold(&m8(), walls::a_line_for_another);
+    walls::must_hold(&m8(), Wall::ClientsAreAlone, walls::a_line_for_another);
 }
 
 #[test]

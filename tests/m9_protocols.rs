@@ -5,7 +5,7 @@
 //! it does without any: as `auto`.
 
 use assert_cmd::cargo::cargo_bin;
-use support::{Program, Protocol, walls};
+use support::{Program, Protocol, Wall, walls};
 
 #[macro_use]
 #[path = "contracts/chat.rs"]
@@ -63,7 +63,7 @@ mod chat {
 
     chat_contract!(program);
     support::tests! { wall before program:
-        walls::a_line_for_another();
+        walls::a_line_for_another(ClientsAreAlone);
     }
 }
 
@@ -106,7 +106,7 @@ fn refuses_a_protocol_that_it_does_not_speak() {
 
 #[test]
 fn gives_an_http_client_http() {
-    walls::must_hold(&m9(), walls::an_http_client);
+    walls::must_hold(&m9(), Wall::SpeaksNoHttp, walls::an_http_client);
 }
 
 /// What the seventh milestone keeps, the ninth keeps: a check that is added there has to be added

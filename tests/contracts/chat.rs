@@ -114,6 +114,7 @@ macro_rules! chat_contract {
         support::tests! { program $program:
             command_line::prints_statistics_every_second();
             command_line::prints_statistics_when_asked();
+            command_line::serves_while_nobody_reads_its_statistics();
             command_line::ends_in_good_order();
             command_line::ends_at_once_at_the_second_signal();
             command_line::ends_without_a_client_that_never_reads();

@@ -11,6 +11,7 @@ macro_rules! echo_contract {
             behaviour::echoes_one_byte_at_a_time();
             behaviour::echoes_every_byte_value();
             behaviour::echoes_megabytes();
+            behaviour::echoes_a_burst_to_the_last_byte();
             behaviour::echoes_what_arrived_before_the_half_close();
             behaviour::echoes_what_was_queued_together_with_the_half_close();
             behaviour::closes_a_client_that_sends_nothing();
@@ -59,7 +60,9 @@ macro_rules! echo_contract {
             mechanism::sends_the_rest_of_a_partial_send();
             mechanism::keeps_a_bounded_number_of_bytes();
             mechanism::keeps_memory_bounded();
+            mechanism::keeps_no_memory_for_those_who_have_read();
             mechanism::goes_on_reading_without_a_new_edge();
+            mechanism::sends_what_it_owes_after_the_end_of_input();
             mechanism::rests_beside_a_client_that_does_not_read();
             mechanism::gives_others_a_turn();
             mechanism::accepts_in_bounded_turns(64);
@@ -114,6 +117,8 @@ macro_rules! echo_contract {
         support::tests! { program $program:
             command_line::prints_statistics_every_second();
             command_line::prints_statistics_when_asked();
+            command_line::tells_bytes_in_from_bytes_out();
+            command_line::serves_while_nobody_reads_its_statistics();
             command_line::ends_in_good_order();
             command_line::ends_at_once_at_the_second_signal();
             command_line::ends_without_a_client_that_never_reads();
@@ -121,8 +126,8 @@ macro_rules! echo_contract {
 
         // Walls of milestones before
         support::tests! { wall before $program:
-            mechanism::a_hundred_clients_at_sigterm();
-            walls::sigterm_with_bytes_unsent();
+            mechanism::a_hundred_clients_at_sigterm(LosesWhatItHadRead);
+            walls::sigterm_with_bytes_unsent(LosesWhatItHadRead);
         }
     };
 }

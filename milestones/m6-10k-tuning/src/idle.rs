@@ -177,4 +177,17 @@ mod tests {
         idle.remove(7);
         assert_eq!(idle.until_next(1000), None);
     }
+
+    #[test]
+    fn one_look_is_enough() {
+        let mut idle = list_of(&[3, 0, 2]);
+        // The first of the list is the next to expire: nothing else is read. So nobody notices here that
+        // another has, against the order of the list, been silent longer.
+        idle.links[3].last_active = 50;
+        assert_eq!(
+            idle.until_next(100),
+            Some(50),
+            "more than the first of the list was looked at; to look at all costs O(connections) a turn"
+        );
+    }
 }

@@ -12,9 +12,9 @@ use nix::sys::signal::Signal;
 use crate::{
     Client, ClientOptions, PATIENCE, Server, Setup, Trouble,
     client::send_until_stuck,
-    explain::{Lesson, book},
+    explain::{End, Lesson, book},
     pattern,
-    server::free_port,
+    server::{explain_status, free_port},
     wait_until,
 };
 
@@ -76,7 +76,8 @@ pub fn echoes_one_byte_at_a_time(server: &Server) {
         tried: "one client sends one byte, waits for it to come back, and sends the next, 300 \
                 times",
         usually: "the server waits for a line or for a full buffer before it answers, or a \
-                  buffered writer is not flushed",
+                  buffered writer is not flushed. Or EAGAIN, by which a non-blocking socket says \
+                  that nothing has come yet, is taken for the end of the connection",
         read: book::M1_CODE,
     }
     .expect(|| {
@@ -109,10 +110,39 @@ pub fn echoes_megabytes(server: &Server) {
     Lesson {
         tried: "one client sends 4 MiB and receives at the same time",
         usually: "a partial send is taken for a whole one, so its rest is lost; or what did not \
-                  fit is sent after newer bytes",
+                  fit is sent after newer bytes; or bytes that the server has not read wait for an \
+                  event that does not come",
         read: book::M4_CODE,
     }
     .expect(|| Client::connect(server)?.exchange(&pattern(3, 4 << 20)));
+}
+
+/// More bytes than any server reads at once, all of them there before it looks.
+#[track_caller]
+pub fn echoes_a_burst_to_the_last_byte(server: &Server) {
+    Lesson {
+        tried: "with the server stopped (SIGSTOP), one client sends 100,000 bytes and nothing \
+                after them; when the server goes on (SIGCONT), it finds all of them at once, and \
+                should send every one of them back",
+        usually: "the server reads once for each event and waits for another, which never comes: \
+                  an edge-triggered event tells only of what is new. Read until EAGAIN; whoever \
+                  stops earlier, so that others have their turn, has to remember it and go on \
+                  without an event",
+        read: book::M4_DRAIN,
+    }
+    .expect(|| {
+        let client = Client::connect(server)?;
+        client.echo(b"connected\n")?;
+        let bytes = pattern(13, 100_000);
+        // Back in its wait, so that the burst is reported by the next one: a server that is stopped while
+        // it still reads the line would find the burst there, with the event still to come.
+        let _ = wait_until("", SETTLES, || server.is_asleep());
+        server.pause();
+        client.send(&bytes)?;
+        client.wait_until_acknowledged()?;
+        server.resume();
+        client.expect(&bytes)
+    });
 }
 
 /// A client may say that it has no more to send, and still wants all of its bytes.
@@ -146,7 +176,9 @@ pub fn echoes_what_was_queued_together_with_the_half_close(server: &Server) {
                 should send the bytes back and then close",
         usually: "the server reads once and waits for another event, which never comes: the end of \
                   the input was already there. Read until 0 or EAGAIN; a short read ends the drain \
-                  only if no EPOLLRDHUP came with it",
+                  only if no EPOLLRDHUP came with it. Or EPOLLRDHUP is taken for the end of the \
+                  connection: it says that the client has no more to send, and what it has sent is \
+                  still to be read and answered",
         read: book::M6_SHORT_READ,
     };
     // Less than a server reads at once, exactly as much as some do, and more.
@@ -334,8 +366,10 @@ pub fn serves_everyone_in_a_burst_of_connections(server: &Server) {
             client.half_close()?;
         }
         for (connection, client) in (0..).zip(&clients) {
-            client.expect(&pattern(connection, 30))?;
-            client.expect_eof()?;
+            client
+                .expect(&pattern(connection, 30))
+                .and_then(|()| client.expect_eof())
+                .map_err(|trouble| trouble.of(&format!("client {} of 100", connection + 1)))?;
         }
         Ok(())
     });
@@ -415,7 +449,7 @@ pub fn goes_on_after_being_stopped(server: &Server) {
     .expect(|| {
         let client = Client::connect(server)?;
         client.echo(b"before\n")?;
-        for _ in 0..3 {
+        let converse = || {
             // Once while it rests, once while it has work.
             server.pause();
             server.resume();
@@ -423,9 +457,9 @@ pub fn goes_on_after_being_stopped(server: &Server) {
             server.pause();
             client.send(b"meanwhile\n")?;
             server.resume();
-            client.expect(b"meanwhile\n")?;
-        }
-        Ok(())
+            client.expect(b"meanwhile\n")
+        };
+        (0..3).try_for_each(|_| converse().map_err(|trouble| end_of(server, trouble)))
     });
 }
 
@@ -459,7 +493,7 @@ pub fn restarts_on_its_port_with_clients_connected(server: &Server) {
     };
     server.kill();
     for round in 0..6 {
-        let server = server.program().start_with(setup.clone());
+        let server = lesson.expect(|| server.program().try_start_with(setup.clone()));
         lesson.expect(|| visit(&server));
         if round % 2 == 1 {
             // As a person ends it; from the seventh milestone on it leaves in good order.
@@ -475,7 +509,8 @@ pub fn restarts_on_its_port_with_clients_connected(server: &Server) {
 #[track_caller]
 pub fn serves_others_while_one_is_silent(server: &Server) {
     Lesson {
-        tried: "one client connects and says nothing; another one sends a line",
+        tried: "one client connects and says nothing; another one echoes a line and is silent from \
+                then on; a third one sends a line",
         usually: "the server blocks in a read for the silent client: its socket is not \
                   non-blocking, or it was read without being ready",
         read: book::M1_WALL,
@@ -483,8 +518,9 @@ pub fn serves_others_while_one_is_silent(server: &Server) {
     .expect(|| {
         let _silent = Client::connect(server)?;
         let quiet_now = Client::connect(server)?;
-        quiet_now.echo(b"hello\n")?;
-        is_well(server)
+        let echoed = quiet_now.echo(b"hello\n");
+        echoed.map_err(|trouble| trouble.of("the second client"))?;
+        is_well(server).map_err(|trouble| trouble.of("the third client"))
     });
 }
 
@@ -688,7 +724,7 @@ pub fn sends_nothing_around_what_waits(server: &Server) {
     .expect(|| {
         let client = ClientOptions::small().send_buffer(16_000).connect(server)?;
         let bytes = pattern(12, MORE_THAN_FITS);
-        let (mut sent, mut received) = (0, 0);
+        let (mut sent, mut received) = (0, Vec::new());
         loop {
             let step = client.send_what_fits(&bytes[sent..sent + 8000])?;
             sent += step;
@@ -697,10 +733,20 @@ pub fn sends_nothing_around_what_waits(server: &Server) {
             if !settled || sent + 8000 > bytes.len() {
                 break;
             }
-            client.expect(&bytes[received..received + 800])?;
-            received += 800;
+            received.extend(client.receive_up_to(800).0);
         }
-        client.expect(&bytes[received..sent])
+        let (rest, end) = client.receive_up_to(sent - received.len());
+        received.extend(rest);
+        // All of it together shows where those bytes were sent that came too early.
+        Trouble::compare(&bytes[..received.len()], &received)?;
+        match end {
+            End::Enough => Ok(()),
+            end => Err(Trouble::Short {
+                expected: bytes[..sent].to_vec(),
+                received,
+                end,
+            }),
+        }
     });
 }
 
@@ -729,5 +775,25 @@ pub fn keeps_what_a_half_closed_client_has_not_read(server: &Server) {
 
 /// Whether a new client is served: how a check that troubled the server asks whether it took harm.
 fn is_well(server: &Server) -> Result<(), Trouble> {
-    Client::connect(server)?.be_served(server)
+    let served = Client::connect(server).and_then(|client| client.be_served(server));
+    served.map_err(|trouble| end_of(server, trouble))
+}
+
+/// What to say of a client's trouble: if the server has ended, that, whatever the client saw of it.
+fn end_of(server: &Server, trouble: Trouble) -> Trouble {
+    // Its sockets close a moment before it has ended.
+    match server.wait_exit(SETTLES) {
+        Err(_) => trouble,
+        Ok(status) => {
+            let end = explain_status(status);
+            let mut text = format!("the server has ended: {end}; it wrote to standard error:");
+            let stderr = server.stderr();
+            // What Rust says of backtraces is about another setting.
+            let is_telling = |line: &&str| !line.is_empty() && !line.starts_with("note: ");
+            for line in stderr.lines().filter(is_telling) {
+                text += &format!("\n    {line}");
+            }
+            Trouble::Server(text)
+        }
+    }
 }

@@ -18,7 +18,14 @@ use predicates::{
 
 use crate::{
     Client, ClientOptions, PATIENCE, Program, Protocol, Server, Setup, StandardOutput, Trouble,
-    chat, http, pattern, server::free_port, skipped, wait_until,
+    chat,
+    explain::{Lesson, book},
+    http, pattern,
+    server::free_port,
+    skipped,
+    syscalls::Call,
+    tracer::{Mark, Tracer},
+    wait_until,
 };
 
 /// An address that no machine has: RFC 5737 keeps it for documentation.
@@ -442,6 +449,107 @@ pub fn prints_statistics_every_second(program: &Program) {
          Standard output was:\n{stdout:?}"
     );
     assert_eq!(server.stderr(), "");
+}
+
+/// What was received and what was sent are two numbers: they part when a client does not read.
+#[track_caller]
+pub fn tells_bytes_in_from_bytes_out(program: &Program) {
+    if ours(program).is_none() {
+        return;
+    }
+    let server = program.start();
+    Lesson {
+        tried: "one client with small buffers sends until the server takes no more, and reads \
+                nothing; SIGUSR1 asks for a report. Then the client reads everything, and SIGUSR1 \
+                asks again. The first report is to tell of more bytes in than out, because some \
+                wait in the outbox; the second, of more out than in",
+        usually: "the bytes received are counted as sent as well, or those that were put into the \
+                  outbox: count what send returned, there and where the outbox is emptied",
+        read: book::M7_CODE,
+    }
+    .expect(|| {
+        let client = ClientOptions::small().connect(&server)?;
+        let bytes = pattern(1, 16 << 20);
+        let taken = client.send_until_stuck(&server, &bytes)?;
+        let (bytes_in, bytes_out) = reported_rates(&server, 1)?;
+        if bytes_out >= bytes_in {
+            return Err(Trouble::Server(format!(
+                "with bytes waiting in the outbox it reports\n{}",
+                server.stderr().trim_end()
+            )));
+        }
+        client.expect(&bytes[..taken])?;
+        let (bytes_in, bytes_out) = reported_rates(&server, 2)?;
+        match bytes_out > bytes_in {
+            true => Ok(()),
+            false => Err(Trouble::Server(format!(
+                "the first report was made with bytes waiting in the outbox, the second when they \
+                 had been sent:\n{}",
+                server.stderr().trim_end()
+            ))),
+        }
+    });
+}
+
+/// Asks for the `n`th report, and gives the rates in it: bytes in and bytes out, a second.
+fn reported_rates(server: &Server, n: usize) -> Result<(f64, f64), Trouble> {
+    server.signal(Signal::SIGUSR1);
+    wait_until("a whole block on standard error", PATIENCE, || {
+        server.stderr().matches("Events/sec: ").count() == n && server.stderr().ends_with('\n')
+    })?;
+    let stderr = server.stderr();
+    let rate = |label: &str| {
+        let line = stderr
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix(label));
+        let (number, unit) = line?.split_once(' ')?;
+        let factor = match unit {
+            "B/s" => 1.0,
+            "kB/s" => 1e3,
+            "MB/s" => 1e6,
+            "GB/s" => 1e9,
+            _ => return None,
+        };
+        Some(number.replace(',', "").parse::<f64>().ok()? * factor)
+    };
+    rate("Bytes in: ")
+        .zip(rate("Bytes out: "))
+        .ok_or_else(|| Trouble::Server(format!("it reports no rates:\n{stderr}")))
+}
+
+/// Whoever asked for statistics and does not read them holds up nobody.
+#[track_caller]
+pub fn serves_while_nobody_reads_its_statistics(program: &Program) {
+    if ours(program).is_none() {
+        return;
+    }
+    let setup = Setup::new()
+        .arg("--stats")
+        .stdout(StandardOutput::ReaderStopped);
+    let server = program.start_with(setup);
+    Lesson {
+        tried: "a server with `--stats` writes to a pipe that is full after the banner, as when \
+                its reader has been stopped (Ctrl-Z in `server --stats | less`); when a second is \
+                over and the statistics are due, a client is to be served",
+        usually: "standard output is written to as if that could not block. A pipe without room \
+                  makes write wait, and the whole server waits with it: ask poll first, with \
+                  timeout 0, and leave the block out",
+        read: book::M7_CODE,
+    }
+    .expect(|| {
+        let client = Client::connect(&server)?;
+        client.be_served(&server)?;
+        let tracer = Tracer::attach(&server)?;
+        // Of the timer: no socket is read before somebody sends something.
+        let is_tick = |call: &Call| call.name() == "read" && call.returned() == Some(8);
+        tracer.wait_for("the timer was read", Mark::default(), |calls| {
+            calls.iter().any(is_tick)
+        })?;
+        tracer.wait_until_resting()?;
+        drop(tracer);
+        Client::connect(&server)?.be_served(&server)
+    });
 }
 
 /// SIGUSR1 prints one block to standard error, with `--stats` and without.

@@ -74,7 +74,9 @@ pub fn serves_what_fits(program: &Program, setup: Setup, at_the_limit: AtTheLimi
         let mut next = fit;
         while let Some(client) = waiting.pop_front() {
             inside.pop_front();
-            client.expect(&line(next))?;
+            client
+                .expect(&line(next))
+                .map_err(|trouble| trouble.of(&format!("client {}, the next in turn", next + 1)))?;
             inside.push_back(client);
             next += 1;
         }

@@ -88,6 +88,13 @@ impl Trouble {
     }
 }
 
+impl Trouble {
+    /// The trouble of one among several: `who` says of which.
+    pub fn of(self, who: &str) -> Trouble {
+        Trouble::Server(format!("{who}: {self}"))
+    }
+}
+
 impl std::error::Error for Trouble {}
 
 impl fmt::Debug for Trouble {
@@ -369,6 +376,7 @@ pub mod book {
         M6_MEMORY = "m6-10k-tuning", "Buffers only while in use";
         M6_BACKLOG = "m6-10k-tuning", "The backlog";
         M6_WALL = "m6-10k-tuning", "The next wall";
+        M7_CODE = "m7-stats", "The code";
         M7_DRAIN = "m7-stats", "The graceful drain";
         M8_ROOM = "m8-chat", "The room";
         M8_LINES = "m8-chat", "Line framing";

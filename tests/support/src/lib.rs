@@ -81,8 +81,8 @@ pub fn alone_with_many_descriptors() -> MutexGuard<'static, ()> {
 /// Writes a test for each check of a list, named after the check: for contracts that more than one milestone keeps.
 ///
 /// The first word says what the checks are given, of the program that `$program()` gives: a running server, or the program
-/// itself, to start as they need it; or that they are walls at which an earlier milestone ended, and
-/// this one must not.
+/// itself, to start as they need it; or that they are walls at which an earlier milestone ended (in
+/// this way), and this one must not.
 #[macro_export]
 macro_rules! tests {
     (server of $program:path: $($module:ident::$check:ident($($argument:expr),*);)*) => {
@@ -107,11 +107,15 @@ macro_rules! tests {
             }
         )*
     };
-    (wall before $program:path: $($module:ident::$wall:ident();)*) => {
+    (wall before $program:path: $($module:ident::$wall:ident($climbed:ident);)*) => {
         $(
             #[test]
             fn $wall() {
-                $crate::walls::must_hold(&$program(), $crate::$module::$wall);
+                $crate::walls::must_hold(
+                    &$program(),
+                    $crate::Wall::$climbed,
+                    $crate::$module::$wall,
+                );
             }
         )*
     };

@@ -17,7 +17,7 @@ mod sockets;
 
 pub use back_pressure::{
     goes_on_reading_without_a_new_edge, keeps_a_bounded_number_of_bytes, keeps_memory_bounded,
-    sends_the_rest_of_a_partial_send,
+    sends_the_rest_of_a_partial_send, sends_what_it_owes_after_the_end_of_input,
 };
 pub use burst::one_burst;
 pub use drain::a_hundred_clients_at_sigterm;
@@ -30,7 +30,10 @@ pub use limits::{
 };
 pub(crate) use limits::{lower_to_one_more, set_soft_limit};
 pub use lock_step::costs_per_echo;
-pub use memory::{allows_ten_thousand, holds_ten_thousand, ten_thousand_idle_clients};
+pub use memory::{
+    allows_ten_thousand, holds_ten_thousand, keeps_no_memory_for_those_who_have_read,
+    ten_thousand_idle_clients,
+};
 pub use rest::{fifty_silent_clients, rests_after_load, rests_beside_a_client_that_does_not_read};
 pub(crate) use rest::{is_quiet, settles_within};
 pub use sockets::{

@@ -5,7 +5,7 @@ use std::{
     env,
     ffi::OsString,
     fmt, fs,
-    io::{self, Read},
+    io::{self, PipeReader, PipeWriter, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{
         linux::net::SocketAddrExt,
@@ -27,6 +27,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, fcntl},
     sys::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{self, SigHandler, Signal},
@@ -76,14 +77,19 @@ enum Source {
 impl Program {
     /// What this run of a contract judges: the milestone `package`, built as `binary`, unless the
     /// environment names another program in `SERVER` (`SERVER="python3 my_server.py" cargo test -p
-    /// …`).
+    /// …`), or another build of this milestone in `MILESTONE_BINARY`. Such a build is judged as
+    /// ours, with its walls and its command line: so `cargo xtask bugs` has a contract judge the
+    /// milestone with a bug in it, and need not compile the contract again.
     ///
     /// A contract calls it with `env!("CARGO_PKG_NAME")` and the path that
     /// `assert_cmd::cargo::cargo_bin!` gives.
     pub fn under_test(package: &str, binary: impl AsRef<Path>) -> Program {
         match env::var("SERVER") {
             Ok(command) if !command.trim().is_empty() => Program::foreign(&command),
-            _ => Program::ours(package, binary),
+            _ => match env::var_os("MILESTONE_BINARY") {
+                Some(build) if !build.is_empty() => Program::ours(package, Path::new(&build)),
+                _ => Program::ours(package, binary),
+            },
         }
     }
 
@@ -179,6 +185,22 @@ impl Program {
     /// understands and the program is the reader's.
     #[track_caller]
     pub fn start_with(&self, setup: Setup) -> Server {
+        match self.try_start_with(setup) {
+            Ok(server) => server,
+            Err(trouble) => panic!("{trouble}"),
+        }
+    }
+
+    /// The same, for checks whose lesson is about the start itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Server`] when it does not listen within [`PATIENCE`].
+    ///
+    /// # Panics
+    ///
+    /// When `setup` asks for what only a milestone understands and the program is the reader's.
+    pub fn try_start_with(&self, setup: Setup) -> Result<Server, Trouble> {
         raise_our_descriptor_limit();
         let_servers_hear_ctrl_c();
         // Only a milestone's banner can tell which port the kernel gave it.
@@ -187,10 +209,13 @@ impl Program {
             (0, ..) => free_port(),
             (port, ..) => port,
         };
-        let mut command = self.command(&setup, port);
+        let (mut command, unread) = self.command(&setup, port);
         let mut child = match command.spawn() {
             Ok(child) => child,
-            Err(error) => panic!("cannot start {}: {error}\n  {command:?}", self.name),
+            Err(error) => {
+                let what = format!("cannot start {}: {error}\n  {command:?}", self.name);
+                return Err(Trouble::Server(what));
+            }
         };
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits in an i32"));
         let stdout = child
@@ -209,15 +234,29 @@ impl Program {
             process: Mutex::new(Process::Running(child)),
             stdout,
             stderr,
+            _unread: unread,
         };
-        server.addr = match port {
+        let addr = match port {
             0 => server.addr_from_banner(),
             _ => server.addr_from_kernel(port),
         };
-        server
+        match addr {
+            Ok(addr) => server.addr = addr,
+            Err(what) => {
+                server.kill();
+                server.stderr.wait_for_end(Duration::from_secs(1));
+                let wrote = match server.stderr() {
+                    text if text.is_empty() => "it wrote nothing to standard error".to_owned(),
+                    text => format!("it wrote to standard error:\n{}", indented(&text)),
+                };
+                return Err(Trouble::Server(format!("{what}; {wrote}")));
+            }
+        }
+        Ok(server)
     }
 
-    fn command(&self, setup: &Setup, port: u16) -> Command {
+    /// How to start it, and the end of a pipe that must stay open while it runs.
+    fn command(&self, setup: &Setup, port: u16) -> (Command, Option<PipeReader>) {
         let limits = setup.limits();
         let redirect = match setup.stdout {
             StandardOutput::Closed => " >&-",
@@ -262,6 +301,7 @@ impl Program {
         if setup.own_group {
             command.process_group(0);
         }
+        let mut unread = None;
         command.stdout(match setup.stdout {
             StandardOutput::Collected => Stdio::piped(),
             StandardOutput::Closed => Stdio::null(),
@@ -272,9 +312,27 @@ impl Program {
                     .expect("every Linux has /dev/full"),
             ),
             StandardOutput::ReaderLeft => Stdio::from(io::pipe().expect("a pipe").1),
+            StandardOutput::ReaderStopped => {
+                let (reader, writer) = nearly_full_pipe().expect("a pipe");
+                unread = Some(reader);
+                Stdio::from(writer)
+            }
         });
-        command
+        (command, unread)
     }
+}
+
+/// Longest banner, in bytes, and fewer than a block of statistics has.
+const A_BANNER: usize = 60;
+
+/// A pipe with room for [`A_BANNER`].
+fn nearly_full_pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, mut writer) = io::pipe()?;
+    // As small as the kernel allows: a page.
+    let capacity = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(1))?;
+    let filling = usize::try_from(capacity).unwrap_or(0) - A_BANNER;
+    writer.write_all(&vec![b'.'; filling])?;
+    Ok((reader, writer))
 }
 
 /// How to start a server, where the defaults will not do.
@@ -301,6 +359,9 @@ pub enum StandardOutput {
     Full,
     /// Into a pipe whose reader is gone, where every write fails with EPIPE.
     ReaderLeft,
+    /// Into a pipe that nobody reads and that has room for [`A_BANNER`] and no more: the next write
+    /// waits for ever.
+    ReaderStopped,
 }
 
 impl Setup {
@@ -400,6 +461,8 @@ pub struct Server {
     process: Mutex<Process>,
     stdout: Output,
     stderr: Output,
+    /// The other end of its standard output, where nobody is to read it.
+    _unread: Option<PipeReader>,
 }
 
 #[derive(Debug)]
@@ -590,11 +653,14 @@ impl Server {
         Some(states)
     }
 
-    #[track_caller]
-    fn addr_from_banner(&self) -> SocketAddr {
+    /// The error says in words why there is none.
+    fn addr_from_banner(&self) -> Result<SocketAddr, String> {
         let banner = match self.wait_for_stdout_line("", START_PATIENCE) {
             Ok(line) => line,
-            Err(trouble) => panic!("{} did not print its banner: {trouble}", self.program.name),
+            Err(trouble) => {
+                let name = &self.program.name;
+                return Err(format!("{name} did not print its banner: {trouble}"));
+            }
         };
         let port = banner
             .split_once("on port ")
@@ -602,10 +668,10 @@ impl Server {
             .and_then(|digits| digits.parse().ok())
             .filter(|&port: &u16| port != 0);
         let Some(port) = port else {
-            panic!(
+            return Err(format!(
                 "the first line of {} names no port: {banner:?}\n  expected: … on port 40123 …",
                 self.program.name
-            );
+            ));
         };
         let ip = match &self.setup.bind {
             None => Ipv4Addr::LOCALHOST.into(),
@@ -615,25 +681,28 @@ impl Server {
                 ip => ip,
             },
         };
-        SocketAddr::new(ip, port)
+        Ok(SocketAddr::new(ip, port))
     }
 
-    #[track_caller]
-    fn addr_from_kernel(&self, port: u16) -> SocketAddr {
+    /// The error says in words why there is none.
+    fn addr_from_kernel(&self, port: u16) -> Result<SocketAddr, String> {
         let mut ip = None;
         let _ = wait_until("it listens", START_PATIENCE, || {
             ip = listening_at(port);
             ip.is_some() || self.has_ended()
         });
         match ip {
-            Some(ip) => SocketAddr::new(ip, port),
-            None if self.program.is_foreign() => panic!(
+            Some(ip) => Ok(SocketAddr::new(ip, port)),
+            None if self.program.is_foreign() => Err(format!(
                 "{} does not listen on port {port}\n  \
                  It was started as `$SERVER PORT`, here `{} {port}`: the last word is the port to \
                  listen on, on 127.0.0.1 or on every address.",
                 self.program.name, self.program.name
-            ),
-            None => panic!("{} does not listen on port {port}", self.program.name),
+            )),
+            None => Err(format!(
+                "{} does not listen on port {port}",
+                self.program.name
+            )),
         }
     }
 
@@ -988,7 +1057,7 @@ mod tests {
     fn a_command_may_have_quotes_and_options() {
         // In place of a server, something that ends with the arguments' number.
         let program = Program::foreign("sh -c 'exit $#' - 'two words' third");
-        let mut command = program.command(&Setup::new(), 9000);
+        let (mut command, _) = program.command(&Setup::new(), 9000);
         let status = command.status().expect("sh starts");
         assert_eq!(status.code(), Some(3), "'two words', third, and the port");
     }
@@ -1018,7 +1087,8 @@ mod tests {
         let program =
             Program::foreign("sh -c 'test $(ulimit -Sn) = 40 && test $(ulimit -Hn) = 50'");
         let setup = Setup::new().soft_descriptors(40).hard_descriptors(50);
-        let status = program.command(&setup, 9000).status().expect("sh starts");
+        let (mut command, _) = program.command(&setup, 9000);
+        let status = command.status().expect("sh starts");
         assert!(status.success());
         let (_, ours) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_ne!(ours, 50);

@@ -286,7 +286,7 @@ impl fmt::Display for Call {
 
 /// The first calls of a trace, one a line, for a failure's message.
 pub fn listing(calls: &[Call]) -> String {
-    const SHOWN: usize = 24;
+    const SHOWN: usize = 12;
     let mut text = String::new();
     for call in calls.iter().take(SHOWN) {
         text += &format!("\n    {call}");

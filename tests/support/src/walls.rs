@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     Client, ClientOptions, PATIENCE, Program, Server, Setup, Trouble, alone_with_many_descriptors,
-    explain::{End, count},
+    explain::{End, Lesson, book, count},
     pattern, server, skipped, wait_until,
 };
 
@@ -83,44 +83,120 @@ pub fn must_hit(
     expected: Wall,
     wall: impl FnOnce(&Program) -> Result<Verdict, Trouble>,
 ) {
-    judge(program, &Verdict::Hit(expected), wall);
+    if program.is_foreign() {
+        return skipped("walls belong to our own milestones");
+    }
+    match wall(program) {
+        Ok(Verdict::Hit(seen)) if seen == expected => {}
+        Ok(Verdict::Held) => panic!(
+            "\n\n{program} does not end at the wall that its chapter ends with.\n\
+             Foretold: {expected}\n\
+             Seen: it held\n\
+             What it usually means: a lesson of a later milestone has slipped into this one\n"
+        ),
+        Ok(Verdict::Hit(seen)) => {
+            panic!("\n\n{program}: foretold was {expected:?}, seen was {seen:?}\n")
+        }
+        Err(trouble) => panic!("\n\nThis is no wall but a failure of {program}: {trouble}\n"),
+    }
 }
 
-/// The milestone does what the one before could not.
+/// The milestone does what the one before could not, which ended at `climbed`.
 ///
 /// # Panics
 ///
-/// When it does not.
+/// When it does not; the message says what this milestone has to teach about it.
 #[track_caller]
-pub fn must_hold(program: &Program, wall: impl FnOnce(&Program) -> Result<Verdict, Trouble>) {
-    judge(program, &Verdict::Held, wall);
-}
-
-#[track_caller]
-fn judge(
+pub fn must_hold(
     program: &Program,
-    expected: &Verdict,
+    climbed: Wall,
     wall: impl FnOnce(&Program) -> Result<Verdict, Trouble>,
 ) {
     if program.is_foreign() {
         return skipped("walls belong to our own milestones");
     }
-    match (wall(program), expected) {
-        (Ok(seen), expected) if seen == *expected => {}
-        (Ok(Verdict::Held), Verdict::Hit(wall)) => panic!(
-            "\n\n{program} does not end at the wall that its chapter ends with.\n\
-             Foretold: {wall}\n\
-             Seen: it held\n\
-             What it usually means: a lesson of a later milestone has slipped into this one\n"
-        ),
-        (Ok(Verdict::Hit(wall)), Verdict::Held) => panic!(
-            "\n\n{program} ends at the wall of the milestone before it: {wall}\n\
-             What it usually means: what this milestone is about is missing or undone\n"
-        ),
-        (Ok(seen), expected) => {
-            panic!("\n\n{program}: foretold was {expected:?}, seen was {seen:?}\n")
+    match wall(program) {
+        Ok(Verdict::Held) => {}
+        Ok(Verdict::Hit(wall)) => climbed.lesson().fail(&format!(
+            "{program} ends at the wall of the milestone before it: {wall}"
+        )),
+        Err(trouble) => climbed.lesson().fail(&trouble),
+    }
+}
+
+impl Wall {
+    /// What the milestone that has this wall behind it teaches about it.
+    fn lesson(&self) -> Lesson {
+        let (tried, usually, read) = match self {
+            Wall::ServesOneAtATime => (
+                "one client echoes a line and is silent from then on; another one sends a line",
+                "the server waits in read for the silent client. Let no call wait for one client \
+                 alone: make every socket non-blocking",
+                book::M2_NON_BLOCKING,
+            ),
+            Wall::NeverRests => (
+                "50 clients are served once and then silent; the server's system calls are watched",
+                "a wait returns at once although nothing happened: sockets are asked over and over \
+                 instead of waited for, or something is armed that is ready all the time \
+                 (EPOLLOUT, a client that has left)",
+                book::M3_CODE,
+            ),
+            Wall::AsksAgain { .. } => (
+                "with the server stopped (SIGSTOP), 32,768 bytes of one client arrive; when it \
+                 goes on (SIGCONT), the waits that report this client are counted until all bytes \
+                 are back",
+                "one read is done for each event. Register the client with EPOLLET, and read until \
+                 EAGAIN: the edge that reports the bytes comes once",
+                book::M4_DRAIN,
+            ),
+            Wall::StalledByOne => (
+                "one client sends until the server takes no more, and reads nothing; another one \
+                 sends a line. Then the first one reads, or leaves",
+                "the server waits until the first client's socket has room. Keep what it does not \
+                 take in an outbox, and go on",
+                book::M5_OUTBOX,
+            ),
+            Wall::StopsAtTheSoftLimit => (
+                "a server with a soft limit of 1,024 descriptors gets 1,100 clients, and then \
+                 10,000",
+                "RLIMIT_NOFILE was not raised to the hard limit, which any program may do for \
+                 itself",
+                book::M6_DESCRIPTORS,
+            ),
+            Wall::IdleCostsKilobytes => (
+                "10,000 connections each echo 1 KiB and are then idle; `Anonymous` in \
+                 /proc/PID/smaps_rollup is compared with what it was before",
+                "a buffer for each connection, in use or not: let one serve all for reading, and \
+                 give a connection an outbox only while it is owed bytes",
+                book::M6_MEMORY,
+            ),
+            Wall::LosesWhatItHadRead => (
+                "clients with small buffers send until the server takes no more, and read nothing. \
+                 Then the server gets SIGTERM, and when it has acted on it, they read: what it had \
+                 read of theirs before the signal is to come back, and it is to end with exit \
+                 code 0",
+                "the signal ends the loop, or the process, with outboxes still full. Stop \
+                 accepting and reading, go on sending until every outbox is empty and \
+                 acknowledged, and only then end",
+                book::M7_DRAIN,
+            ),
+            Wall::ClientsAreAlone => (
+                "two clients give their names; one says a line, and the other is to hear it",
+                "a line goes back to whoever said it, and to nobody else",
+                book::M8_ROOM,
+            ),
+            Wall::SpeaksNoHttp => (
+                "a client sends an HTTP request; the answer is to be 200 OK with the request as \
+                 its body",
+                "the request is taken for something else than HTTP",
+                book::M9_HTTP,
+            ),
+        };
+        Lesson {
+            tried,
+            usually,
+            read,
         }
-        (Err(trouble), _) => panic!("\n\nThis is no wall but a failure of {program}: {trouble}\n"),
     }
 }
 

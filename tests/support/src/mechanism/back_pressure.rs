@@ -137,6 +137,50 @@ fn leaves_unread(server: &Server, client: &Client) -> Result<bool, Trouble> {
     Ok(looks >= 5 && client.unread_by(server) > 0)
 }
 
+/// A client that has no more to say still has to get what waits for it in the outbox.
+#[track_caller]
+pub fn sends_what_it_owes_after_the_end_of_input(server: &Server) {
+    Lesson {
+        tried: "one client with small buffers sends, a little at a time, and reads nothing, until the trace shows a send \
+                to it that was cut short; then it does shutdown(SHUT_WR): it is owed bytes when the end of its input is \
+                read. When another has been served, it reads: all of its bytes, and then the end",
+        usually: "read giving 0 closes the connection, or EPOLLRDHUP does, although the outbox still holds bytes. Remember \
+                  the end of the input, send what is owed, and close then",
+        read: book::M5_HALF_CLOSE,
+    }
+    .expect(|| {
+        const STEP: usize = 2048;
+        let client = ClientOptions::small().connect(server)?;
+        client.echo(b".")?;
+        let fd = proc_fs::connection_of(server, &client)?;
+        let tracer = Tracer::attach(server)?;
+        let bytes = pattern(1, MORE_THAN_FITS);
+        let mut sent = 0;
+        let mut is_owed = false;
+        while !is_owed {
+            if sent + STEP > bytes.len() {
+                return Err(took_everything(sent));
+            }
+            client.send(&bytes[sent..sent + STEP])?;
+            sent += STEP;
+            tracer.wait_for("it was read, or a send was cut short", Mark::default(), |calls| {
+                let about_it = calls.iter().filter(|call| call.fd() == fd);
+                let read = about_it.clone().filter(|call| call.kind == Kind::Receive).map(Call::bytes);
+                let mut sends = about_it.filter(|call| call.kind == Kind::Send);
+                is_owed = sends.any(is_cut_short);
+                is_owed || read.sum::<usize>() == sent
+            })?;
+        }
+        client.half_close()?;
+        client.wait_until_acknowledged()?;
+        // Served after it, so the server has seen its end.
+        Client::connect(server)?.be_served(server)?;
+        drop(tracer);
+        client.expect(&bytes[..sent])?;
+        client.expect_eof()
+    });
+}
+
 /// A hundred clients that send and never read cost a bounded amount of memory.
 #[track_caller]
 pub fn keeps_memory_bounded(server: &Server) {

@@ -15,7 +15,7 @@ use crate::{
     pattern, proc_fs,
     pulse::{Pulse, unless_held_up},
     skipped,
-    syscalls::{Kind, listing},
+    syscalls::{Call, Kind, listing},
     tracer::{Mark, Tracer},
     wait_until,
 };
@@ -53,7 +53,15 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
         settles_within(&tracer, asleep, FEW_CALLS)?;
         for _ in 0..5 {
             let mark = tracer.wait_until_resting()?;
-            Client::connect(&server)?.expect_eof()?;
+            Client::connect(&server)?.expect_eof().map_err(|trouble| {
+                let calls = tracer.since(mark);
+                let doing = match calls.len() {
+                    // The wait, the accept that fails, and the next wait.
+                    ..=FEW_CALLS => "and since the client came it has made these system calls",
+                    _ => "and since the client came it has never slept",
+                };
+                Trouble::Server(format!("{trouble}, {doing}:{}", beginning_of(&calls)))
+            })?;
             settles_within(&tracer, mark, FEW_CALLS)?;
         }
         is_quiet(&server, &tracer)?;
@@ -72,6 +80,16 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
         let more = served_clients(&server, 20)?;
         more.iter().chain([&last, &next]).try_for_each(|client| client.echo(b"all is well"))
     });
+}
+
+/// Enough of a trace to see how it goes on.
+fn beginning_of(calls: &[Call]) -> String {
+    const SHOWN: usize = 8;
+    let more = match calls.len() {
+        ..=SHOWN => "",
+        _ => "\n    … and so on",
+    };
+    listing(&calls[..calls.len().min(SHOWN)]) + more
 }
 
 /// Lowers the server's limit until one more descriptor fits. Gives the one it had.

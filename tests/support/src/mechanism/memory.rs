@@ -6,9 +6,10 @@ use loadgen::{Crowd, Options};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{
-    Program, Server, Setup, Trouble, Verdict, Wall, alone_with_many_descriptors,
+    ClientOptions, Program, Server, Setup, Trouble, Verdict, Wall, alone_with_many_descriptors,
+    client,
     explain::{Lesson, book, count},
-    proc_fs, skipped,
+    pattern, proc_fs, skipped,
 };
 
 /// Connections.
@@ -55,6 +56,47 @@ pub fn holds_ten_thousand(program: &Program) {
                 "each of {} idle connections costs {} bytes of memory; allowed are {SLIM}",
                 count(MANY),
                 count(each)
+            ))),
+        }
+    });
+}
+
+/// What a client needed while it was owed bytes serves others when it has read them: its memory is given back.
+#[track_caller]
+pub fn keeps_no_memory_for_those_who_have_read(server: &Server) {
+    Lesson {
+        tried: "100 clients send until the server takes no more, and read nothing; then they read everything, and stay. \
+                Then another 100 do the same. `Anonymous` in /proc/PID/smaps_rollup is read at the beginning, when the \
+                first 100 are owed their bytes, and when the second 100 are",
+        usually: "a connection keeps the memory of its outbox after the outbox is empty, so that in the end every \
+                  connection has the memory that the slowest reader once needed. Give it back when the last byte was \
+                  sent, and ask for it again when it is needed",
+        read: book::M6_MEMORY,
+    }
+    .expect(|| {
+        const STALLED: usize = 100;
+        let bytes = pattern(1, 16 << 20);
+        let stall = || {
+            let clients = (0..STALLED).map(|_| ClientOptions::small().connect(server)).collect::<Result<Vec<_>, _>>()?;
+            let taken = client::send_until_stuck(server, &clients, &bytes)?;
+            Ok::<_, Trouble>((clients, taken))
+        };
+        let before = proc_fs::anonymous_memory(server.pid())?;
+        let (clients, taken) = stall()?;
+        let first = proc_fs::anonymous_memory(server.pid())?.saturating_sub(before);
+        for (client, &taken) in clients.iter().zip(&taken) {
+            client.expect(&bytes[..taken])?;
+        }
+        let _others = stall()?;
+        let both = proc_fs::anonymous_memory(server.pid())?.saturating_sub(before);
+        // Whoever gives nothing back needs as much again. (An allocator has its own ways: a quarter is its own.)
+        match both.saturating_sub(first) > first / 4 {
+            false => Ok(()),
+            true => Err(Trouble::Server(format!(
+                "its memory grew by {} bytes for the first {STALLED}, and by {} more for the second, although the first \
+                 were owed nothing any more",
+                count(first),
+                count(both - first)
             ))),
         }
     });

@@ -110,7 +110,9 @@ pub fn registers_clients(server: &Server, trigger: Trigger, events: i32) {
         usually: match trigger {
             Trigger::Level => "this milestone is level-triggered: EPOLLIN without EPOLLET",
             Trigger::Edge => "a flag is missing when the client is registered (EPOLL_CTL_ADD): EPOLLET, or one of the \
-                              events that this milestone arms once and for all",
+                              events that this milestone arms once and for all. Or there is one too many: after one \
+                              event EPOLLONESHOT disarms the client, which then has to be armed again each time \
+                              (EPOLL_CTL_MOD)",
         },
         read: match trigger {
             Trigger::Level => book::M3_CODE,
