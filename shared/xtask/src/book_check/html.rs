@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Problem;
-use super::include::{clean, regex};
+use super::include::{clean, directives, regex};
 use super::pages::{Book, Page};
 
 /// The page with all of the book, to be printed.
@@ -25,7 +25,17 @@ pub fn check(book: &Book, folder: &Path, problems: &mut Vec<Problem>) -> Result<
             pages.insert(name, Html::new(text));
         }
     }
-    for (name, html) in &pages {
+    let known: BTreeSet<String> = problems
+        .iter()
+        .filter_map(|it| directive_at(book, it))
+        .collect();
+    let mut reported = 0;
+    // The page that is printed comes last: what is wrong there alone is mdBook's doing.
+    let print = pages.get_key_value(PRINT);
+    for (name, html) in pages.iter().filter(|(name, _)| *name != PRINT).chain(print) {
+        if name == PRINT && reported > 0 {
+            continue;
+        }
         // The first page is also there as index.html, and would be reported twice.
         if name == "index.html" && !book.pages.iter().any(|page| page.name == "index") {
             continue;
@@ -34,13 +44,18 @@ pub fn check(book: &Book, folder: &Path, problems: &mut Vec<Problem>) -> Result<
             .pages
             .iter()
             .find(|page| format!("{}.html", page.name) == *name);
-        let mut report =
-            |needle: &str, message: String| problems.push(place(name, page, needle, message));
+        let mut report = |needle: &str, message: String| {
+            reported += 1;
+            problems.push(place(name, page, needle, message));
+        };
+        // One whose file is missing was reported where it stands.
         for raw in html.raw_directives() {
-            report(
-                &raw,
-                format!("`{raw}` is on the page as it is written: mdBook could not include it"),
-            );
+            if name != PRINT && !known.contains(&raw) {
+                report(
+                    &raw,
+                    format!("`{raw}` is on the page as it is written: mdBook could not include it"),
+                );
+            }
         }
         for id in &html.twice {
             report(id, format!("the id `{id}` is there twice on {name}"));
@@ -107,6 +122,18 @@ fn place(name: &str, page: Option<&Page>, needle: &str, message: String) -> Prob
         Some(line) => Problem::at(&line.file, line.line, message),
         None => Problem::of(&page.file, message),
     }
+}
+
+/// The directive in a line that has a problem already.
+fn directive_at(book: &Book, problem: &Problem) -> Option<String> {
+    let page = book.pages.iter().find(|page| page.file == problem.file)?;
+    let line = page
+        .markdown
+        .text
+        .lines()
+        .nth(problem.line.checked_sub(1)?)?;
+    let span = directives(line).first()?.span.clone();
+    Some(line[span].to_owned())
 }
 
 /// What is wrong with a link, as far as the text of the pages does not show it.

@@ -248,7 +248,7 @@ fn expand_to(
 }
 
 fn missing(path: &str) -> String {
-    if path.starts_with("book/generated/bugs/") && !path.ends_with(".diff") {
+    if path.starts_with("book/generated/bugs/") && path.ends_with(".txt") {
         format!("there is no {path}: `cargo xtask bugs --record` writes it")
     } else if path.starts_with("book/generated/") {
         format!(

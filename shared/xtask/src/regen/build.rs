@@ -34,9 +34,26 @@ impl Built {
     pub fn for_commands<'a>(root: &Path, commands: impl Iterator<Item = &'a str>) -> Result<Self> {
         let mut targets = BTreeSet::new();
         let mut tested = BTreeSet::new();
+        let mut named = BTreeSet::new();
         for command in commands {
             targets.extend(cargo_runs(command)?.into_iter().map(|run| run.target));
             tested.extend(cargo_tests(command));
+            named.extend(named_by_path(command));
+        }
+        for (binary, release) in named {
+            let package = package_of(root, &binary)?;
+            // The others that are built here need not be told apart by it.
+            if !targets
+                .iter()
+                .any(|it| it.package == package && it.release == release)
+            {
+                targets.insert(Target {
+                    package,
+                    release,
+                    binary: Some(binary),
+                    example: None,
+                });
+            }
         }
         for package in tested {
             let status = cargo(root)
@@ -94,6 +111,34 @@ struct Artifact {
 struct ArtifactTarget {
     name: String,
     kind: Vec<String>,
+}
+
+/// What `cargo metadata` says, as far as it is needed here.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    targets: Vec<ArtifactTarget>,
+}
+
+/// The package that has this binary.
+fn package_of(root: &Path, binary: &str) -> Result<String> {
+    let output = cargo(root)
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .output()
+        .context("cargo metadata")?;
+    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let has = |package: &Package| {
+        let mut targets = package.targets.iter();
+        targets.any(|it| it.name == binary && it.kind.iter().any(|kind| kind == "bin"))
+    };
+    let package = metadata.packages.into_iter().find(has);
+    let package = package.with_context(|| format!("no package has a binary {binary}"))?;
+    Ok(package.name)
 }
 
 /// Builds targets of one profile, all of them examples or none.
@@ -206,6 +251,20 @@ fn cargo_runs(command: &str) -> Result<Vec<CargoRun>> {
     Ok(found)
 }
 
+/// The binaries that a command line names as `target/debug/NAME` or `target/release/NAME`, and whether in release.
+fn named_by_path(command: &str) -> Vec<(String, bool)> {
+    let mut found = Vec::new();
+    for (folder, release) in [("target/debug/", false), ("target/release/", true)] {
+        for (at, _) in command.match_indices(folder) {
+            let rest = &command[at + folder.len()..];
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+            found.push((rest[..end].to_owned(), release));
+        }
+    }
+    found
+}
+
 /// The packages whose tests a command line runs.
 fn cargo_tests(command: &str) -> Vec<String> {
     let Some(at) = command.find("cargo test ") else {
@@ -260,6 +319,17 @@ mod tests {
         assert_eq!(
             cargo_tests("SERVER=./x cargo test -p m4-edge-triggered -- --exact a"),
             ["m4-edge-triggered"]
+        );
+    }
+
+    #[test]
+    fn binaries_named_by_path_are_found() {
+        assert_eq!(
+            named_by_path("strace target/debug/m1-x 9000; ./target/release/epoll_echo_server"),
+            [
+                ("m1-x".to_owned(), false),
+                ("epoll_echo_server".to_owned(), true)
+            ]
         );
     }
 
