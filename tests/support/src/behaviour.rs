@@ -192,8 +192,10 @@ pub fn echoes_what_was_queued_together_with_the_half_close(server: &Server) {
             client.half_close()?;
             client.wait_until_acknowledged()?;
             server.resume();
-            client.expect(&bytes)?;
-            client.expect_eof()
+            client
+                .expect(&bytes)
+                .and_then(|()| client.expect_eof())
+                .map_err(|trouble| trouble.of(&format!("{size} bytes and the end at once")))
         });
     }
     // And the whole conversation before the server has accepted the client.

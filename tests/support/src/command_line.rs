@@ -475,7 +475,7 @@ pub fn tells_bytes_in_from_bytes_out(program: &Program) {
         if bytes_out >= bytes_in {
             return Err(Trouble::Server(format!(
                 "with bytes waiting in the outbox it reports\n{}",
-                server.stderr().trim_end()
+                indented(&server.stderr())
             )));
         }
         client.expect(&bytes[..taken])?;
@@ -485,7 +485,7 @@ pub fn tells_bytes_in_from_bytes_out(program: &Program) {
             false => Err(Trouble::Server(format!(
                 "the first report was made with bytes waiting in the outbox, the second when they \
                  had been sent:\n{}",
-                server.stderr().trim_end()
+                indented(&server.stderr())
             ))),
         }
     });
@@ -529,9 +529,9 @@ pub fn serves_while_nobody_reads_its_statistics(program: &Program) {
         .stdout(StandardOutput::ReaderStopped);
     let server = program.start_with(setup);
     Lesson {
-        tried: "a server with `--stats` writes to a pipe that is full after the banner, as when \
-                its reader has been stopped (Ctrl-Z in `server --stats | less`); when a second is \
-                over and the statistics are due, a client is to be served",
+        tried: "a server with `--stats` writes to a pipe that is full after the banner and that nobody \
+                reads, as with `| less`, which reads no further than its screen; when a second is over \
+                and the statistics are due, a client is to be served",
         usually: "standard output is written to as if that could not block. A pipe without room \
                   makes write wait, and the whole server waits with it: ask poll first, with \
                   timeout 0, and leave the block out",
@@ -700,6 +700,11 @@ fn ended_well(server: &Server) {
 }
 
 // How these checks are made
+
+fn indented(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| format!("    {line}")).collect();
+    lines.join("\n")
+}
 
 /// The milestone's executable; for a reader's program nothing, and the reader is told.
 #[track_caller]

@@ -247,8 +247,9 @@ impl Program {
                 server.stderr.wait_for_end(Duration::from_secs(1));
                 let wrote = match server.stderr() {
                     text if text.is_empty() => "it wrote nothing to standard error".to_owned(),
-                    text => format!("it wrote to standard error:\n{}", indented(&text)),
+                    text => format!("it wrote to standard error:\n{}", indented(text.trim_end())),
                 };
+                let wrote = wrote.trim_end();
                 return Err(Trouble::Server(format!("{what}; {wrote}")));
             }
         }

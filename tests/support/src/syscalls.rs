@@ -288,6 +288,7 @@ impl fmt::Display for Call {
 pub fn listing(calls: &[Call]) -> String {
     const SHOWN: usize = 12;
     let mut text = String::new();
+    let calls: Vec<&Call> = calls.iter().filter(|call| !is_about_memory(call)).collect();
     for call in calls.iter().take(SHOWN) {
         text += &format!("\n    {call}");
     }
@@ -297,6 +298,14 @@ pub fn listing(calls: &[Call]) -> String {
         _ => {}
     }
     text
+}
+
+/// Whether a call only gets memory from the kernel, or gives it back: an allocator does so when it likes.
+fn is_about_memory(call: &Call) -> bool {
+    matches!(
+        call.number,
+        libc::SYS_brk | libc::SYS_mmap | libc::SYS_mremap | libc::SYS_munmap | libc::SYS_madvise
+    )
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::workshop::{contract_of, files_below};
+use super::workshop::contract_of;
 use crate::patch::Patch;
-use crate::sources::without_anchors;
+use crate::sources::{files_below, without_anchors};
 
 /// What judges a bug, beside the patch and the milestone: when one of these changes, everything is run again.
 const JUDGES: [&str; 5] = [
@@ -80,22 +80,21 @@ impl Memory {
             &mut hasher,
         )?;
         let contract = format!("tests/{}.rs", contract_of(&patch.milestone));
-        hash_file(&self.root, &self.root.join(contract), &mut hasher)?;
+        hash_file(&self.root, &contract, &mut hasher)?;
         Ok(format!("{:016x}\n", hasher.finish()))
     }
 }
 
 fn hash_folder(root: &Path, folder: &str, hasher: &mut DefaultHasher) -> Result<()> {
     for path in files_below(&root.join(folder))? {
-        hash_file(root, &path, hasher)?;
+        hash_file(root, &format!("{folder}/{path}"), hasher)?;
     }
     Ok(())
 }
 
-fn hash_file(root: &Path, path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    path.strip_prefix(root).unwrap_or(path).hash(hasher);
-    without_anchors(&text).hash(hasher);
+fn hash_file(root: &Path, path: &str, hasher: &mut DefaultHasher) -> Result<()> {
+    let text = fs::read_to_string(root.join(path)).with_context(|| path.to_owned())?;
+    (path, without_anchors(&text)).hash(hasher);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::diff;
 use crate::patch::Patch;
-use crate::sources::without_anchors;
+use crate::sources::{files_below, without_anchors};
 
 /// A copy of what a milestone is built from, one bug at a time in it.
 pub struct Workshop {
@@ -36,6 +36,7 @@ impl Workshop {
             wanted.insert(path);
         }
         for path in files_below(&copy)? {
+            let path = copy.join(path);
             // Cargo takes out of it what only the tests of the workspace need.
             if !wanted.contains(&path) && !path.ends_with("Cargo.lock") {
                 fs::remove_file(&path).with_context(|| path.display().to_string())?;
@@ -181,13 +182,13 @@ fn sources(root: &Path) -> Result<Vec<Source>> {
     let mut all = Vec::new();
     for folder in ["milestones", "shared/cli"] {
         for path in files_below(&root.join(folder))? {
-            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let path = format!("{folder}/{path}");
+            let text = fs::read_to_string(root.join(&path)).with_context(|| path.clone())?;
             let text = match path.ends_with("Cargo.toml") {
                 true => without_contract(&text),
                 false => without_anchors(&text),
             };
-            let path = path.strip_prefix(root).context("a file of the workspace")?;
-            all.push((path.to_owned(), text));
+            all.push((path.into(), text));
         }
     }
     let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
@@ -215,26 +216,6 @@ fn without_contract(manifest: &str) -> String {
         }
     }
     kept
-}
-
-/// All files below a folder, in order; none when there is no such folder.
-pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        if !folder.is_dir() {
-            continue;
-        }
-        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => files.push(path),
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn write_if_changed(path: &Path, text: &str) -> Result<()> {

@@ -49,19 +49,13 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
 
         // This one takes the last descriptor: the next accept fails, with nobody in the queue.
         let last = Client::connect(&server)?;
-        last.echo(b"I am the last")?;
+        let served = last.echo(b"I am the last");
+        served.map_err(|trouble| trouble_while(trouble, &tracer.since(asleep)))?;
         settles_within(&tracer, asleep, FEW_CALLS)?;
         for _ in 0..5 {
             let mark = tracer.wait_until_resting()?;
-            Client::connect(&server)?.expect_eof().map_err(|trouble| {
-                let calls = tracer.since(mark);
-                let doing = match calls.len() {
-                    // The wait, the accept that fails, and the next wait.
-                    ..=FEW_CALLS => "and since the client came it has made these system calls",
-                    _ => "and since the client came it has never slept",
-                };
-                Trouble::Server(format!("{trouble}, {doing}:{}", beginning_of(&calls)))
-            })?;
+            let turned_away = Client::connect(&server)?.expect_eof();
+            turned_away.map_err(|trouble| trouble_while(trouble, &tracer.since(mark)))?;
             settles_within(&tracer, mark, FEW_CALLS)?;
         }
         is_quiet(&server, &tracer)?;
@@ -80,6 +74,16 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
         let more = served_clients(&server, 20)?;
         more.iter().chain([&last, &next]).try_for_each(|client| client.echo(b"all is well"))
     });
+}
+
+/// A client's trouble, and what the server did since the client came.
+fn trouble_while(trouble: Trouble, calls: &[Call]) -> Trouble {
+    let doing = match calls.len() {
+        // The wait, the accept that fails, and the next wait.
+        ..=FEW_CALLS => "and since the client came the server has made these system calls",
+        _ => "and since the client came the server has never slept",
+    };
+    Trouble::Server(format!("{trouble}\n  {doing}:{}", beginning_of(calls)))
 }
 
 /// Enough of a trace to see how it goes on.
