@@ -35,10 +35,6 @@ impl<C> Connections<C> {
         self.slots.len() - self.free.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The token of the connection that is in `slot` now.
     pub fn token(&self, slot: u32) -> Token {
         Token::new(slot, self.slots[slot as usize].generation)
@@ -113,6 +109,6 @@ mod tests {
         let mut connections = Connections::<()>::with_capacity(4);
         assert_eq!(connections.get_mut(Token::new(0, 0)), None);
         assert_eq!(connections.remove(Token::LISTENER), None);
-        assert!(connections.is_empty());
+        assert_eq!(connections.len(), 0);
     }
 }

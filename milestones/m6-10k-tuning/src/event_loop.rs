@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cli::{Failure, OrFail};
@@ -30,7 +29,7 @@ const EXPIRE_BUDGET: usize = 64;
 /// limit on descriptors is a way of saying that there is none.
 const LARGEST_CAPACITY: usize = 1 << 20;
 
-/// How long to wait before asking for a descriptor again when none can be had and no client can leave.
+/// How long to wait before asking for a descriptor again when none can be had, not even the one in reserve.
 const RETRY: Duration = Duration::from_millis(100);
 
 pub struct EventLoop {
@@ -39,6 +38,8 @@ pub struct EventLoop {
     /// Whether the listener is registered. It is not while there is no room for another client, who then
     /// waits in the kernel's queue.
     listening: bool,
+    /// When to watch the listener again, if no client leaves before.
+    retry_at: Option<Instant>,
     max_connections: usize,
     connections: Connections<Connection>,
     shared: Shared,
@@ -64,6 +65,7 @@ impl EventLoop {
             epoll,
             listener,
             listening: false,
+            retry_at: None,
             max_connections,
             connections: Connections::with_capacity(capacity),
             shared: Shared::new(),
@@ -100,26 +102,39 @@ impl EventLoop {
                 }
             }
             self.close_expired()?;
+            if self.until_retry() == Some(0) {
+                self.start_listening()?;
+            }
         }
     }
 
     // ANCHOR: timeout
     /// How long to wait: not at all while somebody can go on without an event, and not beyond the moment
-    /// at which somebody has been silent too long.
+    /// at which somebody has been silent too long, or the listener is to be watched again.
     fn timeout(&self) -> EpollTimeout {
         if !self.ready.is_empty() {
             return EpollTimeout::ZERO;
         }
-        match self
-            .idle
-            .as_ref()
-            .and_then(|idle| idle.until_next(self.now))
-        {
+        let deadlines = [
+            self.idle
+                .as_ref()
+                .and_then(|idle| idle.until_next(self.now)),
+            self.until_retry(),
+        ];
+        match deadlines.into_iter().flatten().min() {
             Some(milliseconds) => EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX),
             None => EpollTimeout::NONE,
         }
     }
     // ANCHOR_END: timeout
+
+    /// How long until the listener is to be watched again, in milliseconds; `None` if it is, or waits for a
+    /// client to leave.
+    fn until_retry(&self) -> Option<u64> {
+        let left = self.retry_at?.saturating_duration_since(Instant::now());
+        // Rounded up, or the last millisecond would be spent asking whether it is over.
+        Some(left.as_micros().div_ceil(1000) as u64)
+    }
 
     fn read_clock(&mut self) {
         if self.idle.is_some() {
@@ -141,14 +156,14 @@ impl EventLoop {
                     Ok(true) => PROGRAM.warn_once_no_room(errno),
                     // The queue was empty: no client was refused, and none needs to be.
                     Ok(false) => return Ok(()),
-                    // Nobody can leave, and nobody is held up.
-                    Err(_) if self.connections.is_empty() => {
-                        sleep(RETRY);
-                        return Ok(());
-                    }
                     // The listener stays ready: waiting for it would return at once, again and again.
-                    // It is watched anew when a client has left.
-                    Err(_) => return self.stop_listening(),
+                    // It is watched anew when a client has left, or after a while: what others had taken
+                    // may be free again, and nobody tells.
+                    Err(errno) => {
+                        PROGRAM.warn_once_no_room(errno);
+                        self.retry_at = Some(Instant::now() + RETRY);
+                        return self.stop_listening();
+                    }
                 },
                 // Anything else is about one client, which has gone.
                 Err(_) => {}
@@ -242,6 +257,7 @@ impl EventLoop {
 
     // ANCHOR: start-listening
     fn start_listening(&mut self) -> Result<(), Failure> {
+        self.retry_at = None;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::LISTENER.into());
         self.epoll
             .add(&self.listener, event)

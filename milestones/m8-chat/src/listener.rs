@@ -32,24 +32,30 @@ impl Listener {
     }
 
     /// The next client in the queue, as a non-blocking socket.
-    pub fn accept(&self) -> nix::Result<OwnedFd> {
+    pub fn accept(&mut self) -> nix::Result<OwnedFd> {
+        // Lost when there was no room at all. The first descriptor that is free again is for it.
+        if self.reserve.is_none() {
+            self.reserve = open_reserve().ok();
+        }
         accept(&self.socket)
     }
 
     /// Turns the next client in the queue away, with the descriptor that is kept for this; `false` if
     /// none was waiting, which `accept` cannot tell at the limit: it asks for a descriptor before it
-    /// looks at the queue. Fails if the reserve is gone as well.
+    /// looks at the queue. Fails if there is no room even so, or the reserve is gone.
     pub fn refuse(&mut self) -> nix::Result<bool> {
-        let reserve = self.reserve.take().map_or_else(open_reserve, Ok)?;
-        drop(reserve);
-        let refused = self.accept();
-        if let Ok(client) = &refused {
-            say_goodbye(client);
-        }
-        let was_waiting = refused.is_ok();
-        drop(refused);
+        drop(self.reserve.take().ok_or(Errno::EMFILE)?);
+        let refused = match accept(&self.socket) {
+            Ok(client) => {
+                say_goodbye(&client);
+                Ok(true)
+            }
+            Err(errno) if is_no_room(errno) => Err(errno),
+            // The queue was empty, or who was first in it has gone.
+            Err(_) => Ok(false),
+        };
         self.reserve = open_reserve().ok();
-        Ok(was_waiting)
+        refused
     }
 }
 

@@ -19,7 +19,6 @@ mod token;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cli::{Failure, OrFail};
@@ -61,7 +60,7 @@ const EXPIRE_BUDGET: usize = 64;
 /// limit on descriptors is a way of saying that there is none.
 const LARGEST_CAPACITY: usize = 1 << 20;
 
-/// How long to wait before asking for a descriptor again when none can be had and no client can leave.
+/// How long to wait before asking for a descriptor again when none can be had, not even the one in reserve.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The event loop, for one protocol.
@@ -73,6 +72,8 @@ pub struct Reactor<P: Protocol> {
     /// Whether the listener is registered. It is not while there is no room for another client, who then
     /// waits in the kernel's queue.
     listening: bool,
+    /// When to watch the listener again, if no client leaves before.
+    retry_at: Option<Instant>,
     max_connections: usize,
     clients: ConnectedClients<P::State>,
     /// Where every read puts its bytes; the protocol has dealt with them before the next read.
@@ -117,6 +118,7 @@ impl<P: Protocol> Reactor<P> {
             epoll,
             listener: Some(listener),
             listening: false,
+            retry_at: None,
             max_connections,
             clients: ConnectedClients::with_capacity(capacity, P::DEADLINE),
             buffer: Box::new([0; READ_SIZE]),
@@ -161,6 +163,9 @@ impl<P: Protocol> Reactor<P> {
             }
             self.serve_fan_out()?;
             self.serve_expired()?;
+            if self.until_retry() == Some(0) {
+                self.start_listening()?;
+            }
             // What clients cause is counted, and not that we look at it.
             let ours = usize::from(tick) + usize::from(signalled);
             self.clients.counters.events += (ready - ours) as u64;
@@ -186,7 +191,7 @@ impl<P: Protocol> Reactor<P> {
     // ANCHOR_END: run
 
     /// How long to wait: not at all while somebody can go on without an event, and not beyond the moment
-    /// at which somebody has been silent too long.
+    /// at which somebody has been silent too long, or the listener is to be watched again.
     fn timeout(&self) -> EpollTimeout {
         if !self.ready.is_empty() || !self.clients.fan_out.is_empty() {
             return EpollTimeout::ZERO;
@@ -201,11 +206,20 @@ impl<P: Protocol> Reactor<P> {
             self.clients.deadlines.until_next(self.clients.now),
             self.clients.dismissed.until_next(self.clients.now),
             self.clients.fan_out.until_next(self.clients.now),
+            self.until_retry(),
         ];
         match deadlines.into_iter().flatten().min() {
             Some(milliseconds) => EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX),
             None => EpollTimeout::NONE,
         }
+    }
+
+    /// How long until the listener is to be watched again, in milliseconds; `None` if it is, or waits for a
+    /// client to leave.
+    fn until_retry(&self) -> Option<u64> {
+        let left = self.retry_at?.saturating_duration_since(Instant::now());
+        // Rounded up, or the last millisecond would be spent asking whether it is over.
+        Some(left.as_micros().div_ceil(1000) as u64)
     }
 
     /// Takes in clients that are waiting, as many as there is room for.
@@ -224,14 +238,14 @@ impl<P: Protocol> Reactor<P> {
                     Ok(true) => PROGRAM.warn_once_no_room(errno),
                     // The queue was empty: no client was refused, and none needs to be.
                     Ok(false) => return Ok(()),
-                    // Nobody can leave, and nobody is held up.
-                    Err(_) if self.clients.connections.is_empty() => {
-                        sleep(RETRY);
-                        return Ok(());
-                    }
                     // The listener stays ready: waiting for it would return at once, again and again.
-                    // It is watched anew when a client has left.
-                    Err(_) => return self.stop_listening(),
+                    // It is watched anew when a client has left, or after a while: what others had taken
+                    // may be free again, and nobody tells.
+                    Err(errno) => {
+                        PROGRAM.warn_once_no_room(errno);
+                        self.retry_at = Some(Instant::now() + RETRY);
+                        return self.stop_listening();
+                    }
                 },
                 // Anything else is about one client, which has gone.
                 Err(_) => {}
@@ -542,6 +556,7 @@ impl<P: Protocol> Reactor<P> {
     }
 
     fn start_listening(&mut self) -> Result<(), Failure> {
+        self.retry_at = None;
         let Some(listener) = &self.listener else {
             return Ok(());
         };
