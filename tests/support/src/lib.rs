@@ -3,7 +3,7 @@
 //!
 //! A check is a function that takes a running server. [`behaviour`] holds those about the bytes,
 //! [`mechanism`] those about what the server did to get there, as [`proc_fs`] and a [`tracer`] see
-//! it, [`command_line`] those about arguments, messages and exit codes, [`walls`] what each
+//! it, [`hostile`] those with clients that mean no good, [`command_line`] those about arguments, messages and exit codes, [`walls`] what each
 //! milestone cannot do and the next one can. Which milestone must pass which check stands in the
 //! files `tests/mN_*.rs`, and nowhere else.
 
@@ -21,6 +21,7 @@ pub mod command_line;
 pub mod descriptors;
 pub mod explain;
 pub mod foreign;
+pub mod hostile;
 pub mod http;
 pub mod mechanism;
 pub mod proc_fs;

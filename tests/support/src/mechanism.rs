@@ -30,6 +30,7 @@ pub use limits::{
 };
 pub(crate) use limits::{lower_to_one_more, set_soft_limit};
 pub use lock_step::costs_per_echo;
+pub(crate) use lock_step::echoes_in_lock_step;
 pub use memory::{
     allows_ten_thousand, holds_ten_thousand, keeps_no_memory_for_those_who_have_read,
     ten_thousand_idle_clients,

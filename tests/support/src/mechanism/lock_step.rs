@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::served_clients;
 use crate::{
-    Server, Trouble,
+    Client, Server, Trouble,
     explain::{Lesson, Section},
     pattern,
     syscalls::{Call, Kind, listing},
@@ -22,10 +22,6 @@ const MESSAGE: usize = 64;
 /// drain in its own way, at most two receives are asked.
 #[track_caller]
 pub fn costs_per_echo(server: &Server, receives: usize, read: Section) {
-    let receives = match server.program().is_foreign() {
-        true => 1..=2,
-        false => receives..=receives,
-    };
     Lesson {
         tried: "one client sends 64 bytes and receives them, 100 times; each time the tracer first sees the server \
                 asleep in epoll_wait, so every system call belongs to one message",
@@ -37,18 +33,37 @@ pub fn costs_per_echo(server: &Server, receives: usize, read: Section) {
     .expect(|| {
         let tracer = Tracer::attach(server)?;
         let clients = served_clients(server, 1)?;
-        for round in 0..ROUNDS {
-            // The wait that is going on now is the one that this message ends.
-            let asleep = tracer.wait_until_resting()?;
-            clients[0].echo(&pattern(round, MESSAGE))?;
-            let asleep_again = tracer.wait_until_resting()?;
-            let calls = tracer.between(asleep, asleep_again);
-            check(&calls, &receives).map_err(|what| {
-                Trouble::Server(format!("message {} of {ROUNDS} cost {what}:{}", round + 1, listing(&calls)))
-            })?;
-        }
-        Ok(())
+        echoes_in_lock_step(server, &tracer, &clients[0], ROUNDS, receives)
     });
+}
+
+/// So many messages of a client, one at a time, each of which costs the server what [`costs_per_echo`] says.
+pub(crate) fn echoes_in_lock_step(
+    server: &Server,
+    tracer: &Tracer,
+    client: &Client,
+    rounds: u64,
+    receives: usize,
+) -> Result<(), Trouble> {
+    let receives = match server.program().is_foreign() {
+        true => 1..=2,
+        false => receives..=receives,
+    };
+    for round in 0..rounds {
+        // The wait that is going on now is the one that this message ends.
+        let asleep = tracer.wait_until_resting()?;
+        client.echo(&pattern(round, MESSAGE))?;
+        let asleep_again = tracer.wait_until_resting()?;
+        let calls = tracer.between(asleep, asleep_again);
+        check(&calls, &receives).map_err(|what| {
+            Trouble::Server(format!(
+                "message {} of {rounds} cost {what}:{}",
+                round + 1,
+                listing(&calls)
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 /// What is wrong with the calls that one echo made.
