@@ -66,7 +66,6 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Remove(_) | Step::Get(_) => {}
         }
         prop_assert_eq!(table.len(), model.len());
-        prop_assert_eq!(table.is_empty(), model.is_empty());
         let mut live: Vec<Token> = given.clone();
         live.retain(|&token| model.contains_key(&key(token)));
         live.sort_by_key(|token| token.slot());
