@@ -114,6 +114,15 @@ pub fn check(book: &Book, problems: &mut Vec<Problem>) -> Result<Vec<Claim>> {
                 Err(message) => problems.push(Problem::at(&page.file, line, message)),
             }
         }
+        for at in broken_comments(markdown) {
+            let message =
+                "this comment is on the page as it is written: in a table, write `\\|` for its `|`";
+            problems.push(Problem::at(
+                &page.file,
+                markdown.line(at),
+                message.to_owned(),
+            ));
+        }
         for (at, figure) in bare_figures(markdown) {
             let message = format!(
                 "`{figure}` does not say where it comes from: put <!-- bench: MEASURE | SCENARIO | SERVER --> or <!-- from: PATH --> right behind it (or <!-- figure: none, REASON --> if nobody measured it)"
@@ -380,6 +389,8 @@ impl Bench {
         unit: &str,
         argument: &str,
     ) -> Result<String, String> {
+        // In a table, a `|` that ends no cell is written `\|`.
+        let argument = argument.replace("\\|", "|");
         let parts: Vec<&str> = argument.split('|').map(str::trim).collect();
         let [measure, scenario, server] = parts[..] else {
             return Err(format!(
@@ -458,6 +469,13 @@ impl Bench {
         known.truncate(12);
         format!("it has {}", known.join(", "))
     }
+}
+
+/// Comments that are none, because a `|` in them has ended a cell of a table: where they stand.
+fn broken_comments(markdown: &Markdown) -> Vec<usize> {
+    let form = regex(r"<!--\s*(?:bench|from|figure):");
+    let found = form.find_iter(&markdown.prose);
+    found.map(|comment| comment.start()).collect()
 }
 
 /// Figures with a unit of measure that no comment follows, and where they stand.
@@ -542,6 +560,17 @@ mod tests {
         );
         assert!(bare("4.9<!-- bench: x --> µs, 5 µs<!-- figure: none, a guess -->").is_empty());
         assert!(bare("10 s, 64 KiB, 5 msgs, m4, 3 instructionsets").is_empty());
+    }
+
+    #[test]
+    fn a_comment_in_a_table_must_not_end_a_cell() {
+        let table = |cell: &str| Markdown::new(format!("| a | b |\n|---|---|\n| 1 | {cell} |\n"));
+        let good = table(r"4.9<!-- bench: x \| y \| z --> µs");
+        assert_eq!(comments(&good)[0].argument, r"x \| y \| z");
+        assert!(broken_comments(&good).is_empty());
+        let broken = table("4.9<!-- bench: x | y | z --> µs");
+        assert!(comments(&broken).is_empty());
+        assert_eq!(broken_comments(&broken).len(), 1);
     }
 
     #[test]
