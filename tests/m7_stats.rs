@@ -202,6 +202,11 @@ fn rests_after_load() {
 }
 
 #[test]
+fn outlives_calls_that_fail() {
+    mechanism::outlives_calls_that_fail(&m7().start());
+}
+
+#[test]
 fn sends_the_rest_of_a_partial_send() {
     mechanism::sends_the_rest_of_a_partial_send(&m7().start());
 }

@@ -72,6 +72,7 @@ macro_rules! chat_contract {
                     | support::mechanism::EPOLLRDHUP
             );
             mechanism::registers_the_listener(support::mechanism::Trigger::Level);
+            mechanism::outlives_calls_that_fail();
             mechanism::sends_without_delay();
         }
 

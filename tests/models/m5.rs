@@ -22,10 +22,12 @@ mod config;
 mod sockets;
 mod model {
     mod connections;
+    mod echo;
     mod ring;
     mod token;
 }
 
+use connection::{Connection, Next, Readiness};
 use connections::Connections;
 use milestone::{connection, connections, outbox, token};
 use proptest::test_runner::TestCaseError;
@@ -37,5 +39,23 @@ fn empty_table() -> Connections<usize> {
 
 /// What else a table can be asked: this one, nothing.
 fn check_tokens(_: &Connections<usize>, _: &[Token]) -> Result<(), TestCaseError> {
+    Ok(())
+}
+
+/// What connections share: here, nothing.
+type Shared = ();
+
+fn shared() -> Shared {}
+
+fn on_event(connection: &mut Connection, readiness: Readiness, _: &mut Shared) -> Next {
+    connection.on_event(readiness)
+}
+
+fn on_resume(connection: &mut Connection, _: &mut Shared) -> Next {
+    connection.on_resume()
+}
+
+/// What is counted: here, nothing.
+fn check_counters(_: &Shared, _: usize, _: usize) -> Result<(), TestCaseError> {
     Ok(())
 }

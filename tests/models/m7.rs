@@ -24,12 +24,14 @@ mod config;
 mod sockets;
 mod model {
     mod connections;
+    mod echo;
     mod idle;
     mod ring;
     mod statistics;
     mod token;
 }
 
+use connection::{Connection, Next, Readiness, Shared};
 use connections::Connections;
 use idle::IdleList;
 use milestone::{connection, connections, idle, outbox, stats, token};
@@ -52,5 +54,25 @@ fn check_tokens(table: &Connections<usize>, live: &[Token]) -> Result<(), TestCa
 
 /// What else an idle list can be asked: this one, nothing.
 fn check_contains(_: &IdleList, _: u32, _: bool) -> Result<(), TestCaseError> {
+    Ok(())
+}
+
+fn shared() -> Shared {
+    Shared::new()
+}
+
+fn on_event(connection: &mut Connection, readiness: Readiness, shared: &mut Shared) -> Next {
+    connection.on_event(readiness, shared)
+}
+
+fn on_resume(connection: &mut Connection, shared: &mut Shared) -> Next {
+    connection.on_resume(shared)
+}
+
+/// What is counted: bytes, in each direction.
+fn check_counters(shared: &Shared, received: usize, sent: usize) -> Result<(), TestCaseError> {
+    prop_assert_eq!(shared.counters.received, received as u64);
+    prop_assert_eq!(shared.counters.sent, sent as u64);
+    prop_assert_eq!(shared.counters.bytes_moved(), (received + sent) as u64);
     Ok(())
 }

@@ -8,6 +8,7 @@
 mod back_pressure;
 mod burst;
 mod drain;
+mod failures;
 mod fairness;
 mod limits;
 mod lock_step;
@@ -21,6 +22,7 @@ pub use back_pressure::{
 };
 pub use burst::one_burst;
 pub use drain::a_hundred_clients_at_sigterm;
+pub use failures::outlives_calls_that_fail;
 pub use fairness::gives_others_a_turn;
 pub use limits::{
     accepts_in_bounded_turns, closes_idle_clients_although_it_is_interrupted,

@@ -70,6 +70,8 @@ struct Trace {
     calls: Vec<Call>,
     /// Threads that run or wait, and those that a signal such as SIGSTOP has stopped.
     threads: HashMap<Pid, Thread>,
+    /// The next call of this kind is to fail like this.
+    planned: Option<(Kind, Errno)>,
     /// The server has ended.
     over: bool,
 }
@@ -106,6 +108,7 @@ impl Tracer {
             log: Arc::clone(&log),
             leave: Arc::clone(&leave),
             registrations: HashMap::new(),
+            failing: HashMap::new(),
             unattached: HashSet::new(),
             on_attached: Some(attached),
         };
@@ -207,6 +210,12 @@ impl Tracer {
     /// [`Trouble::Server`] when the server has ended.
     pub fn resume(&self) -> Result<(), Trouble> {
         self.send(Signal::SIGCONT)
+    }
+
+    /// The next call of this kind fails with `errno`, and does nothing. It is tampered with on its way into the kernel,
+    /// which finds no such descriptor, and on its way back.
+    pub fn fail_next(&self, kind: Kind, errno: Errno) {
+        self.log.update(|trace| trace.planned = Some((kind, errno)));
     }
 
     fn send(&self, signal: Signal) -> Result<(), Trouble> {
@@ -324,6 +333,8 @@ struct Watcher {
     leave: Arc<AtomicBool>,
     /// Which descriptor an epoll instance means by which token.
     registrations: HashMap<(RawFd, u64), RawFd>,
+    /// Calls that are made to fail: how, and what their first argument was.
+    failing: HashMap<Pid, (Errno, u64)>,
     /// Threads that were asked to stop for the first time and have not yet.
     unattached: HashSet<Pid>,
     /// Whom to tell that all threads are watched, until it was told.
@@ -516,10 +527,24 @@ impl Watcher {
             let index = trace.calls.len();
             trace.calls.push(call);
             trace.threads.entry(tid).or_default().inside = Some(index);
+            let planned = trace.planned.take_if(|(planned, _)| *planned == kind);
+            if let Some((_, errno)) = planned
+                && change_registers(tid, |registers| *first_argument(registers) = u64::MAX)
+            {
+                self.failing.insert(tid, (errno, args[0]));
+            }
         });
     }
 
-    fn note_exit(&mut self, tid: Pid, value: i64, is_error: bool) {
+    fn note_exit(&mut self, tid: Pid, mut value: i64, is_error: bool) {
+        if let Some((errno, argument)) = self.failing.remove(&tid) {
+            value = -i64::from(errno as i32);
+            // The argument first: on aarch64 the result takes its place.
+            change_registers(tid, |registers| {
+                *first_argument(registers) = argument;
+                *result(registers) = value.cast_unsigned();
+            });
+        }
         let mut trace = self.log.trace();
         let Some(index) = trace
             .threads
@@ -648,6 +673,31 @@ fn sleeps(tid: Pid, number: i64, args: &[u64; 6]) -> bool {
         libc::SYS_select => timespec(args[4]),
         _ => false,
     }
+}
+
+/// Changes the registers of a stopped thread; `false` where that is not possible.
+fn change_registers(tid: Pid, change: impl FnOnce(&mut libc::user_regs_struct)) -> bool {
+    let Ok(mut registers) = ptrace::getregs(tid) else {
+        return false;
+    };
+    change(&mut registers);
+    ptrace::setregs(tid, registers).is_ok()
+}
+
+/// Where a system call finds its first argument.
+fn first_argument(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    #[cfg(target_arch = "x86_64")]
+    return &mut registers.rdi;
+    #[cfg(target_arch = "aarch64")]
+    return &mut registers.regs[0];
+}
+
+/// Where a system call leaves its result.
+fn result(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    #[cfg(target_arch = "x86_64")]
+    return &mut registers.rax;
+    #[cfg(target_arch = "aarch64")]
+    return &mut registers.regs[0];
 }
 
 /// Masks and tokens of an array of `epoll_event` in the server's memory.
