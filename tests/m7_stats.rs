@@ -207,6 +207,11 @@ fn outlives_calls_that_fail() {
 }
 
 #[test]
+fn asks_a_socket_for_what_was_reported() {
+    mechanism::asks_a_socket_for_what_was_reported(&m7().start());
+}
+
+#[test]
 fn sends_the_rest_of_a_partial_send() {
     mechanism::sends_the_rest_of_a_partial_send(&m7().start());
 }

@@ -57,6 +57,7 @@ macro_rules! echo_contract {
             mechanism::registers_the_listener(support::mechanism::Trigger::Level);
             mechanism::costs_per_echo(1, support::explain::book::M6_SHORT_READ);
             mechanism::outlives_calls_that_fail();
+            mechanism::asks_a_socket_for_what_was_reported();
             mechanism::rests_after_load();
             mechanism::sends_the_rest_of_a_partial_send();
             mechanism::keeps_a_bounded_number_of_bytes();

@@ -13,6 +13,7 @@ mod fairness;
 mod limits;
 mod lock_step;
 mod memory;
+mod readiness;
 mod rest;
 mod sockets;
 
@@ -37,6 +38,7 @@ pub use memory::{
     allows_ten_thousand, holds_ten_thousand, keeps_no_memory_for_those_who_have_read,
     ten_thousand_idle_clients,
 };
+pub use readiness::asks_a_socket_for_what_was_reported;
 pub use rest::{fifty_silent_clients, rests_after_load, rests_beside_a_client_that_does_not_read};
 pub(crate) use rest::{is_quiet, settles_within};
 pub use sockets::{

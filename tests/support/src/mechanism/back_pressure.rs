@@ -266,7 +266,7 @@ pub fn sends_the_rest_of_a_partial_send(server: &Server) {
 }
 
 /// No buffer on the way is that large: the server keeps everything, or throws it away.
-fn took_everything(bytes: usize) -> Trouble {
+pub(super) fn took_everything(bytes: usize) -> Trouble {
     Trouble::Server(format!(
         "it took all of {} bytes from a client that reads nothing",
         count(bytes)
