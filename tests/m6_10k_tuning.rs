@@ -310,6 +310,11 @@ fn raises_its_soft_limit() {
 }
 
 #[test]
+fn holds_as_many_as_it_says() {
+    descriptors::holds_as_many_as_it_says(&m6());
+}
+
+#[test]
 fn serves_what_fits_into_16_descriptors() {
     descriptors::serves_what_fits(&m6(), Setup::new().hard_descriptors(FEW), AtTheLimit::Rests);
 }

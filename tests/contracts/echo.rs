@@ -92,8 +92,12 @@ macro_rules! echo_contract {
         // When descriptors run out
         support::tests! { program $program:
             descriptors::raises_its_soft_limit();
+            descriptors::holds_as_many_as_it_says();
             descriptors::serves_what_fits(
-                support::Setup::new().hard_descriptors(support::descriptors::FEW),
+                // The timer has a descriptor kept for it.
+                support::Setup::new()
+                    .hard_descriptors(support::descriptors::FEW)
+                    .arg("--stats"),
                 support::descriptors::AtTheLimit::Rests
             );
         }

@@ -183,4 +183,22 @@ mod tests {
             "the client got other bytes than it was owed"
         );
     }
+    #[test]
+    fn takes_its_memory_at_once_and_only_when_something_is_owed() {
+        let memory = |outbox: &Outbox| outbox.bytes.as_ref().map_or(0, |bytes| bytes.capacity());
+        let (socket, _client) = pair();
+        let mut outbox = Outbox::new();
+        outbox.send(socket.as_fd(), b"hello").expect("sent");
+        assert_eq!(memory(&outbox), 0);
+        while outbox.is_empty() {
+            outbox.send(socket.as_fd(), &[0]).expect("sent or kept");
+        }
+        let at_first = memory(&outbox);
+        // To the brim: a last read, begun just below the mark.
+        let almost = vec![0; HIGH_WATERMARK - 1 - outbox.len()];
+        outbox.send(socket.as_fd(), &almost).expect("kept");
+        outbox.send(socket.as_fd(), &[0; READ_SIZE]).expect("kept");
+        assert_eq!(memory(&outbox), at_first);
+        assert!(at_first < 2 * outbox.len(), "{at_first} bytes are too many");
+    }
 }

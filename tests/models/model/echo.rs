@@ -7,11 +7,14 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use proptest::prelude::*;
 
 use crate::connection::{Connection, Next, READ_SIZE, Readiness};
-use crate::outbox::{HIGH_WATERMARK, LOW_WATERMARK};
 use crate::sockets::{pair, pattern, read};
 
-/// Most bytes taken in one turn.
-const READ_BUDGET: usize = 64 * 1024;
+/// Most bytes taken in one turn, to be finished by one more read.
+const READ_BUDGET: usize = 65_536;
+
+/// With so many bytes owed, a client is no longer read from; with so many left, it is again.
+const HIGH_WATERMARK: usize = 65_536;
+const LOW_WATERMARK: usize = 16_384;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -27,12 +30,12 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => prop_oneof![1..100_usize, 1..20_000_usize, 1..300_000_usize].prop_map(Step::Send),
+        6 => prop_oneof![1..100_usize, 1..20_000_usize, 1..150_000_usize].prop_map(Step::Send),
         6 => prop_oneof![1..5_000_usize, 1..60_000_usize].prop_map(Step::Read),
         1 => Just(Step::End),
         3 => Just(Step::Resume),
     ];
-    prop::collection::vec(step, 0..80)
+    prop::collection::vec(step, 0..60)
 }
 
 /// The connection, its client, and what is known of both.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Client, ClientOptions, Lesson, PATIENCE, Program, Server, Setup, Trouble, explain::book,
-    pattern, skipped,
+    pattern, proc_fs, skipped,
 };
 
 /// The limit of these checks: a handful of clients fills it.
@@ -66,6 +66,15 @@ pub fn serves_what_fits(program: &Program, setup: Setup, at_the_limit: AtTheLimi
         }
         if at_the_limit == AtTheLimit::Rests {
             rests(&server)?;
+        }
+
+        // None waits for want of a descriptor that nobody uses. (There may be some above the limit, inherited from
+        // whoever started the tests; a server that counts them allows as many less.)
+        let open = proc_fs::descriptors(server.pid())?.len() as u64;
+        if open < FEW {
+            return Err(Trouble::Server(format!(
+                "clients wait, and it uses {open} descriptors, of {FEW}"
+            )));
         }
 
         // Each that leaves makes room for the next.
@@ -160,6 +169,39 @@ pub fn waits_when_nobody_fits(program: &Program, descriptors: u64, at_the_limit:
             ));
         }
         says_so_once(&server, &said)
+    });
+}
+
+/// The number of connections that it says its limit allows is what it can be asked for, and what it then holds.
+#[track_caller]
+pub fn holds_as_many_as_it_says(program: &Program) {
+    if program.is_foreign() {
+        return skipped("what a server says about its limits is judged on our own only");
+    }
+    let few = || Setup::new().hard_descriptors(FEW);
+    let said = program
+        .start_with(few())
+        .wait_for_stderr_line("allows only", PATIENCE);
+    Lesson {
+        tried: "a server with 16 descriptors says how many connections they allow, and is started again with \
+                `--max-connections` and that number; so many clients come, and each is served while all others are there",
+        usually: "descriptors are counted before all of the server's own are open, or one is counted that is not there \
+                  later; or the last connection that fits is refused",
+        read: book::M6_DESCRIPTORS,
+    }
+    .expect(|| {
+        let said = said?;
+        let number = |word: &str| word.parse::<usize>().ok();
+        let Some(most) = said.split(' ').rev().find_map(number) else {
+            return Err(Trouble::Server(format!("it said: {said}")));
+        };
+        let server = program.start_with(few().args(["--max-connections", &most.to_string()]));
+        let clients: Vec<_> = (0..most)
+            .map(|_| Client::connect(&server))
+            .collect::<Result<_, _>>()?;
+        clients
+            .iter()
+            .try_for_each(|client| client.be_served(&server))
     });
 }
 
