@@ -24,7 +24,12 @@ pub fn page(root: &Path, patches: &[Patch]) -> Result<String> {
 
 fn exhibit(page: &mut String, root: &Path, patch: &Patch) -> Result<()> {
     writeln!(page, "### `{}` {{#{}}}\n", patch.name, patch.name)?;
-    writeln!(page, "**It {}.** {}\n", patch.bug, patch.explanation)?;
+    writeln!(
+        page,
+        "**{}.** {}\n",
+        capitalised(&patch.bug),
+        patch.explanation
+    )?;
     let traps: Vec<String> = patch
         .traps
         .iter()
@@ -42,6 +47,13 @@ fn exhibit(page: &mut String, root: &Path, patch: &Patch) -> Result<()> {
         folded(page, "What the check says", "text", &message)?;
     }
     Ok(())
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(characters).collect()
+    })
 }
 
 fn folded(page: &mut String, summary: &str, language: &str, text: &str) -> Result<()> {
@@ -87,6 +99,7 @@ mod tests {
             ]
         );
         assert!(page.contains("[trap 1](traps.md#trap-1), [trap 12](traps.md#trap-12)"));
+        assert!(page.contains("**Forgets.** One sentence."));
         assert!(page.contains("````diff\n-a\n+b\n````"));
     }
 }
