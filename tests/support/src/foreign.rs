@@ -142,6 +142,9 @@ pub fn judge_c(mode: &str, folder: &str) {
     judge(&format!("'{}' {mode}", program.display()));
 }
 
+/// As many checks judge another's server, at the very least: each contract has more of them today.
+const FEWEST_CHECKS: usize = 25;
+
 /// Runs this very test program once more, with `SERVER` set as a reader would set it.
 #[track_caller]
 fn judge(server: &str) {
@@ -171,7 +174,7 @@ fn judge(server: &str) {
         "it does not say what it leaves out:\n{stdout}\n{stderr}"
     );
     assert!(
-        tests >= 2 * left_out,
+        tests - left_out >= FEWEST_CHECKS,
         "of {tests} tests {left_out} left out:\n{stdout}\n{stderr}"
     );
 }
