@@ -19,8 +19,8 @@ use crate::{
 /// Where the numbers begin, unless `SEED` in the environment says otherwise.
 const SEED: u64 = 20_261_124;
 
-/// How long it goes on at least, unless `HOSTILE_SECONDS` says otherwise. (The issue of three milestones makes thirty
-/// with the checks that repeat it.)
+/// How long it goes on at least, unless `HOSTILE_SECONDS` says otherwise: short, because three milestones have to
+/// stand it in every test run.
 const SECONDS: f64 = 6.0;
 
 /// Clients at a time.
