@@ -240,6 +240,11 @@ fn rests_beside_a_client_that_does_not_read() {
 }
 
 #[test]
+fn takes_one_turn_a_round() {
+    mechanism::takes_one_turn_a_round(&m5().start());
+}
+
+#[test]
 fn gives_others_a_turn() {
     mechanism::gives_others_a_turn(&m5().start());
 }

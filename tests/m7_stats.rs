@@ -247,6 +247,11 @@ fn rests_beside_a_client_that_does_not_read() {
 }
 
 #[test]
+fn takes_one_turn_a_round() {
+    mechanism::takes_one_turn_a_round(&m7().start());
+}
+
+#[test]
 fn gives_others_a_turn() {
     mechanism::gives_others_a_turn(&m7().start());
 }
@@ -396,6 +401,11 @@ fn prints_statistics_every_second() {
 }
 
 #[test]
+fn redraws_statistics_on_a_terminal() {
+    command_line::redraws_statistics_on_a_terminal(&m7());
+}
+
+#[test]
 fn prints_statistics_when_asked() {
     command_line::prints_statistics_when_asked(&m7());
 }
@@ -408,6 +418,11 @@ fn tells_bytes_in_from_bytes_out() {
 #[test]
 fn serves_while_nobody_reads_its_statistics() {
     command_line::serves_while_nobody_reads_its_statistics(&m7());
+}
+
+#[test]
+fn ends_when_all_has_arrived() {
+    mechanism::ends_when_all_has_arrived(&m7());
 }
 
 #[test]

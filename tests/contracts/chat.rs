@@ -73,6 +73,8 @@ macro_rules! chat_contract {
             );
             mechanism::registers_the_listener(support::mechanism::Trigger::Level);
             mechanism::outlives_calls_that_fail();
+            mechanism::takes_one_turn_a_round();
+            mechanism::asks_a_guest_for_what_was_reported();
             mechanism::sends_without_delay();
         }
 
@@ -114,6 +116,7 @@ macro_rules! chat_contract {
         // Statistics, and a good end
         support::tests! { program $program:
             command_line::prints_statistics_every_second();
+            command_line::redraws_statistics_on_a_terminal();
             command_line::prints_statistics_when_asked();
             command_line::serves_while_nobody_reads_its_statistics();
             command_line::ends_in_good_order();

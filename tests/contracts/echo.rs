@@ -66,6 +66,7 @@ macro_rules! echo_contract {
             mechanism::goes_on_reading_without_a_new_edge();
             mechanism::sends_what_it_owes_after_the_end_of_input();
             mechanism::rests_beside_a_client_that_does_not_read();
+            mechanism::takes_one_turn_a_round();
             mechanism::gives_others_a_turn();
             mechanism::accepts_in_bounded_turns(64);
             mechanism::sends_without_delay();
@@ -122,10 +123,12 @@ macro_rules! echo_contract {
         // Statistics, and a good end
         support::tests! { program $program:
             command_line::prints_statistics_every_second();
+            command_line::redraws_statistics_on_a_terminal();
             command_line::prints_statistics_when_asked();
             command_line::tells_bytes_in_from_bytes_out();
             command_line::serves_while_nobody_reads_its_statistics();
             command_line::ends_in_good_order();
+            mechanism::ends_when_all_has_arrived();
             command_line::ends_at_once_at_the_second_signal();
             command_line::ends_without_a_client_that_never_reads();
         }

@@ -190,3 +190,31 @@ proptest! {
         check(steps)?;
     }
 }
+
+#[test]
+fn the_limits_are_in_reach_and_not_to_be_passed() {
+    const REFERENCE_COST: usize = 32;
+    let mut client = Known::new(0);
+    let mut fan_out = FanOut::with_capacity(1);
+    let mut owe = |client: &mut Known, length: usize, now| {
+        let message: Message = vec![b'x'; length].into();
+        let goes_on = fan_out.owe(client.token, &mut client.connection, &message, now);
+        (goes_on, fan_out.until_next(now))
+    };
+    owe(&mut client, 1 << 20, 0);
+    // Its socket is full from here on.
+    crate::flush(&mut client.connection).expect("flushed");
+    let left = SOFT_LIMIT - client.connection.debt() - REFERENCE_COST;
+    assert_eq!(owe(&mut client, left, 1), (true, None));
+    assert_eq!(owe(&mut client, 1, 2), (true, Some(PATIENCE)));
+    let left = HARD_LIMIT - client.connection.debt() - REFERENCE_COST;
+    assert_eq!(owe(&mut client, left, 3), (true, Some(PATIENCE - 1)));
+    assert_eq!(owe(&mut client, 1, 4), (false, Some(PATIENCE - 2)));
+    // It catches up as far as the soft limit.
+    while client.connection.debt() > SOFT_LIMIT {
+        read(&client.reader, client.connection.debt() - SOFT_LIMIT);
+        crate::flush(&mut client.connection).expect("flushed");
+        fan_out.relieve(client.token, &client.connection);
+    }
+    assert_eq!(fan_out.until_next(5), None);
+}

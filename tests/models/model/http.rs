@@ -315,3 +315,36 @@ proptest! {
         prop_assert_eq!(converse(Auto::default(), &stream, &sizes, None)?, expected);
     }
 }
+
+/// A request whose header section has this many bytes, with or without its last two.
+fn head(length: usize) -> Vec<u8> {
+    let (start, end) = ("GET / HTTP/1.1\r\nHost: here\r\nx: ", "\r\n\r\n");
+    let filling = "x".repeat(length - start.len() - end.len());
+    [start, &filling, end].concat().into_bytes()
+}
+
+/// The status that a stream is answered with, if it is.
+fn status(stream: &[u8]) -> Option<String> {
+    let (replied, _) = converse(Http::default(), stream, &[stream.len()], None).expect("progress");
+    let line = replied.split(|&byte| byte == b'\r').next()?;
+    let status = String::from_utf8_lossy(line);
+    status.split(' ').nth(1).map(str::to_owned)
+}
+
+#[test]
+fn a_head_may_have_8192_bytes() {
+    assert_eq!(status(&head(8192)).as_deref(), Some("200"));
+    assert_eq!(status(&head(8193)).as_deref(), Some("431"));
+    // Whatever comes next, it is too long.
+    assert_eq!(status(&head(8194)[..8192]).as_deref(), Some("431"));
+    assert_eq!(status(&head(8192)[..8191]), None);
+}
+
+#[test]
+fn a_body_may_have_65536_bytes() {
+    for (length, expected) in [(65_536, "200"), (65_537, "413")] {
+        let head = format!("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n\r\n");
+        let stream = [head.into_bytes(), vec![b'x'; length]].concat();
+        assert_eq!(status(&stream).as_deref(), Some(expected), "{length} bytes");
+    }
+}

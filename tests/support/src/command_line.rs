@@ -552,6 +552,25 @@ pub fn serves_while_nobody_reads_its_statistics(program: &Program) {
     });
 }
 
+/// On a terminal, a block is drawn over the one before.
+#[track_caller]
+pub fn redraws_statistics_on_a_terminal(program: &Program) {
+    if ours(program).is_none() {
+        return;
+    }
+    let setup = Setup::new().arg("--stats");
+    let server = program.start_with(setup.stdout(StandardOutput::Terminal));
+    // To the beginning of the block before, and to the end of each line what was there is cleared. The terminal itself puts
+    // the `\\r`.
+    let block = STATISTICS.replace('\n', "\\x1b\\[K\\r\n");
+    let expected = format!("^[^\\n]*\\n{block}(?:\\x1b\\[4A{block}){{2}}");
+    let expected = is_match(expected).unwrap();
+    wait_until("three blocks, each over the one before", PATIENCE, || {
+        expected.eval(&server.stdout())
+    })
+    .unwrap_or_else(|trouble| panic!("{trouble}\nThe terminal got: {:?}", server.stdout()));
+}
+
 /// SIGUSR1 prints one block to standard error, with `--stats` and without.
 #[track_caller]
 pub fn prints_statistics_when_asked(program: &Program) {

@@ -22,9 +22,9 @@ pub use back_pressure::{
     sends_the_rest_of_a_partial_send, sends_what_it_owes_after_the_end_of_input,
 };
 pub use burst::one_burst;
-pub use drain::a_hundred_clients_at_sigterm;
+pub use drain::{a_hundred_clients_at_sigterm, ends_when_all_has_arrived};
 pub use failures::outlives_calls_that_fail;
-pub use fairness::gives_others_a_turn;
+pub use fairness::{gives_others_a_turn, takes_one_turn_a_round};
 pub use limits::{
     accepts_in_bounded_turns, closes_idle_clients_although_it_is_interrupted,
     closes_idle_clients_when_nothing_else_happens, closes_only_idle_clients,
@@ -38,7 +38,7 @@ pub use memory::{
     allows_ten_thousand, holds_ten_thousand, keeps_no_memory_for_those_who_have_read,
     ten_thousand_idle_clients,
 };
-pub use readiness::asks_a_socket_for_what_was_reported;
+pub use readiness::{asks_a_guest_for_what_was_reported, asks_a_socket_for_what_was_reported};
 pub use rest::{fifty_silent_clients, rests_after_load, rests_beside_a_client_that_does_not_read};
 pub(crate) use rest::{is_quiet, settles_within};
 pub use sockets::{

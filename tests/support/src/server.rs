@@ -4,13 +4,15 @@ use std::{
     collections::HashMap,
     env,
     ffi::OsString,
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     io::{self, PipeReader, PipeWriter, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{
         linux::net::SocketAddrExt,
         unix::{
             self,
+            fs::OpenOptionsExt,
             net::UnixListener,
             process::{CommandExt, ExitStatusExt},
         },
@@ -27,7 +29,8 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, fcntl},
+    fcntl::{FcntlArg, OFlag, fcntl},
+    pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{self, SigHandler, Signal},
@@ -209,7 +212,7 @@ impl Program {
             (0, ..) => free_port(),
             (port, ..) => port,
         };
-        let (mut command, unread) = self.command(&setup, port);
+        let (mut command, other_end) = self.command(&setup, port);
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
@@ -218,10 +221,14 @@ impl Program {
             }
         };
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits in an i32"));
-        let stdout = child
-            .stdout
-            .take()
-            .map_or_else(Output::uncollected, Output::collect);
+        // With this copy, a terminal would not end with the server.
+        drop(command);
+        let (stdout, unread) = match (child.stdout.take(), other_end) {
+            (Some(pipe), _) => (Output::collect(pipe), None),
+            (None, Some(OtherEnd::Terminal(master))) => (Output::collect(master), None),
+            (None, Some(OtherEnd::Unread(reader))) => (Output::uncollected(), Some(reader)),
+            (None, None) => (Output::uncollected(), None),
+        };
         let stderr = child
             .stderr
             .take()
@@ -256,8 +263,9 @@ impl Program {
         Ok(server)
     }
 
-    /// How to start it, and the end of a pipe that must stay open while it runs.
-    fn command(&self, setup: &Setup, port: u16) -> (Command, Option<PipeReader>) {
+    /// How to start it, and the other end of its standard output where the command itself does not
+    /// have it.
+    fn command(&self, setup: &Setup, port: u16) -> (Command, Option<OtherEnd>) {
         let limits = setup.limits();
         let redirect = match setup.stdout {
             StandardOutput::Closed => " >&-",
@@ -302,7 +310,7 @@ impl Program {
         if setup.own_group {
             command.process_group(0);
         }
-        let mut unread = None;
+        let mut other_end = None;
         command.stdout(match setup.stdout {
             StandardOutput::Collected => Stdio::piped(),
             StandardOutput::Closed => Stdio::null(),
@@ -315,16 +323,41 @@ impl Program {
             StandardOutput::ReaderLeft => Stdio::from(io::pipe().expect("a pipe").1),
             StandardOutput::ReaderStopped => {
                 let (reader, writer) = nearly_full_pipe().expect("a pipe");
-                unread = Some(reader);
+                other_end = Some(OtherEnd::Unread(reader));
                 Stdio::from(writer)
             }
+            StandardOutput::Terminal => {
+                let (master, terminal) = terminal().expect("a terminal");
+                other_end = Some(OtherEnd::Terminal(master));
+                Stdio::from(terminal)
+            }
         });
-        (command, unread)
+        (command, other_end)
     }
 }
 
 /// Longest banner, in bytes, and fewer than a block of statistics has.
 const A_BANNER: usize = 60;
+
+/// What is at the other end of a server's standard output.
+enum OtherEnd {
+    /// A pipe that must stay open while the server runs, and that nobody reads.
+    Unread(PipeReader),
+    /// A terminal.
+    Terminal(PtyMaster),
+}
+
+/// A terminal, and its other end. Neither is inherited by servers that start meanwhile.
+fn terminal() -> io::Result<(PtyMaster, File)> {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let terminal = File::options()
+        .write(true)
+        .custom_flags(OFlag::O_NOCTTY.bits())
+        .open(ptsname_r(&master)?)?;
+    Ok((master, terminal))
+}
 
 /// A pipe with room for [`A_BANNER`].
 fn nearly_full_pipe() -> io::Result<(PipeReader, PipeWriter)> {
@@ -363,6 +396,8 @@ pub enum StandardOutput {
     /// Into a pipe that nobody reads and that has room for [`A_BANNER`] and no more: the next write
     /// waits for ever.
     ReaderStopped,
+    /// To a terminal, where it is read at all times. (The terminal ends each line with `\r\n`.)
+    Terminal,
 }
 
 impl Setup {

@@ -533,6 +533,10 @@ mod tests {
                 chunked.replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n"),
             ),
             (400, chunked.replace("HTTP/1.1", "HTTP/1.0")),
+            (
+                400,
+                chunked.replace("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            ),
             (400, format!("{chunked}x\r\n")),
             (400, format!("{chunked}1\r\nab\r\n")),
             (
@@ -548,6 +552,7 @@ mod tests {
             ),
             (413, format!("{chunked}10001\r\n")),
             (413, format!("{chunked}{}", "1\r\nx\r\n".repeat(11_000))),
+            (413, format!("{chunked}0\r\nx: {}", "x".repeat(65_536))),
             (431, format!("GET /{long} HTTP/1.1\r\n")),
             (431, format!("GET / HTTP/1.1\r\n{host}{many}\r\n")),
             (501, chunked.replace("chunked", "gzip")),
@@ -599,6 +604,8 @@ mod tests {
             "GET  / HTTP/1.1\r\n",
             "GET / HTTP/1.1 \r\n",
             "GET /\r\n",
+            "GET  HTTP/1.1\r\n",
+            "GET /\x7f HTTP/1.1\r\n",
             "GET /a b HTTP/1.1\r\n",
             "G(T / HTTP/1.1\r\n",
             " / HTTP/1.1\r\n",

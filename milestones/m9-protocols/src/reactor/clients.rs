@@ -101,3 +101,25 @@ impl<S: Default> Clients for ConnectedClients<S> {
         self.fan_out.is_busy()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    #[test]
+    fn is_busy_while_very_much_is_waiting_to_be_offered() {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (socket, _client) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
+            .expect("a pair of sockets");
+        let mut clients = ConnectedClients::<()>::with_capacity(1, Duration::ZERO);
+        let client = clients.connections.insert(Connection::new(socket));
+        let message: Message = b"x".as_slice().into();
+        while !clients.is_busy() {
+            clients.tell(client, &message);
+            assert!(clients.doomed.is_empty(), "never busy");
+        }
+        assert_eq!(clients.fan_out.next(), Some(client));
+        assert!(!clients.is_busy());
+    }
+}

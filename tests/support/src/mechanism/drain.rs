@@ -5,8 +5,12 @@ use std::{os::unix::process::ExitStatusExt, thread};
 use nix::sys::signal::Signal;
 
 use crate::{
-    ClientOptions, PATIENCE, Program, Trouble, Verdict, Wall, client, explain::count, pattern,
-    server, wait_until,
+    ClientOptions, PATIENCE, Program, Trouble, Verdict, Wall, client,
+    explain::{Lesson, book, count},
+    pattern, proc_fs, server, skipped,
+    syscalls::{Call, Kind},
+    tracer::Tracer,
+    wait_until,
 };
 
 /// Clients that have read nothing when the signal comes.
@@ -83,4 +87,56 @@ pub fn a_hundred_clients_at_sigterm(program: &Program) -> Result<Verdict, Troubl
             server::explain_status(status)
         ))),
     }
+}
+
+/// Bytes that fit into the kernel's buffers, and not into the client's.
+const IN_BETWEEN: usize = 64 << 10;
+
+/// What has been sent is not what has arrived: at its end, the server waits until the client's system has everything, and not
+/// for the client to leave.
+#[track_caller]
+pub fn ends_when_all_has_arrived(program: &Program) {
+    if program.is_foreign() {
+        return skipped("what a server does at SIGTERM is judged on our own only");
+    }
+    Lesson {
+        tried: "a client with a small receive buffer sends 65,536 bytes and reads none; the server has sent all of them, \
+                and gets SIGTERM; when it has looked three times whether they have arrived, the client says a word more, \
+                reads everything up to the end, and stays",
+        usually: "a connection is closed when the socket has taken all, which is not when the client has it: a byte that \
+                  comes after the close resets the connection, and what the kernel still had is lost. Ask SIOCOUTQ. Or \
+                  the server waits for the client to leave",
+        read: book::M7_DRAIN,
+    }
+    .expect(|| {
+        let server = program.start();
+        let client = ClientOptions::small().connect(&server)?;
+        client.be_served(&server)?;
+        let fd = proc_fs::connection_of(&server, &client)?;
+        let tracer = Tracer::attach(&server)?;
+        let bytes = pattern(1, IN_BETWEEN);
+        let mark = tracer.mark();
+        client.send(&bytes)?;
+        tracer.wait_for("the server sent back all that it had read", mark, |calls| {
+            let sends = calls.iter().filter(|call| call.kind == Kind::Send && call.fd() == fd);
+            sends.map(Call::bytes).sum::<usize>() == IN_BETWEEN
+        })?;
+        let asleep = tracer.wait_until_resting()?;
+        server.signal(Signal::SIGTERM);
+        tracer.wait_for("the server waited three times more", asleep, |calls| {
+            calls.iter().filter(|call| call.kind == Kind::Wait).count() > 4
+        })?;
+        client.send(b"one word more")?;
+        client.expect(&bytes)?;
+        client.expect_eof()?;
+        drop(tracer);
+        let status = server.wait_exit(PATIENCE)?;
+        match (status.code(), server.stderr().as_str()) {
+            (Some(0), "") => Ok(()),
+            (_, said) => Err(Trouble::Server(format!(
+                "it ended with {}, and said: {said}",
+                server::explain_status(status)
+            ))),
+        }
+    });
 }

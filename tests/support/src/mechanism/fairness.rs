@@ -4,10 +4,10 @@ use std::thread;
 
 use super::served_clients;
 use crate::{
-    Server, Trouble,
+    Protocol, Server, Trouble,
     explain::{Lesson, book, count},
-    pattern, proc_fs,
-    syscalls::{Kind, listing},
+    pattern, proc_fs, skipped,
+    syscalls::{Call, Kind, listing},
     tracer::Tracer,
 };
 
@@ -75,7 +75,7 @@ pub fn gives_others_a_turn(server: &Server) {
             Ok(calls)
         })?;
 
-        let is_receive = |fd| move |call: &&crate::syscalls::Call| call.kind == Kind::Receive && call.fd() == fd;
+        let is_receive = |fd| move |call: &&Call| call.kind == Kind::Receive && call.fd() == fd;
         let until = calls.iter().position(|call| is_receive(other_fd)(&call)).unwrap_or(calls.len());
         let before: Vec<usize> =
             calls[..until].iter().filter(is_receive(fast_fd)).map(|call| call.bytes()).collect();
@@ -92,5 +92,51 @@ pub fn gives_others_a_turn(server: &Server) {
             count(budget),
             listing(&calls)
         )))
+    });
+}
+
+/// Bytes that come without a pause.
+const FLOOD: usize = 4 << 20;
+
+/// One turn a round: whoever is on the ready list, and is reported as well, is read from once.
+#[track_caller]
+pub fn takes_one_turn_a_round(server: &Server) {
+    if server.program().is_foreign() {
+        return skipped("how much a turn is, a program of yours may know better");
+    }
+    Lesson {
+        tried: "one client sends 4 MiB as fast as they are taken. The bytes that the server reads between one epoll_wait \
+                and the next are counted",
+        usually: "a connection that has used up its budget is on the ready list; when more arrives, there is an event as \
+                  well, and it is served twice. While it is on the list, leave its events to its turn",
+        read: book::M5_FAIRNESS,
+    }
+    .expect(|| {
+        let client = served_clients(server, 1)?.remove(0);
+        let fd = proc_fs::connection_of(server, &client)?;
+        let tracer = Tracer::attach(server)?;
+        let mark = tracer.mark();
+        match server.program().protocol() {
+            // Nobody else is in the room.
+            Protocol::Chat => client.send(&b"what one says to oneself\n".repeat(FLOOD / 25))?,
+            _ => client.exchange(&pattern(1, FLOOD))?,
+        }
+        client.wait_until_acknowledged()?;
+        tracer.wait_until_resting()?;
+        let calls = tracer.since(mark);
+        let is_receive = |call: &&Call| call.kind == Kind::Receive && call.fd() == fd;
+        let one_read = calls.iter().filter(is_receive).map(Call::bytes).max().unwrap_or(0);
+        for round in calls.chunk_by(|_, next| next.kind != Kind::Wait) {
+            let read: usize = round.iter().filter(is_receive).map(Call::bytes).sum();
+            if read > BUDGET + one_read {
+                return Err(Trouble::Server(format!(
+                    "it read {} bytes from one client in one round; a budget and one read are {}{}",
+                    count(read),
+                    count(BUDGET + one_read),
+                    listing(round)
+                )));
+            }
+        }
+        Ok(())
     });
 }

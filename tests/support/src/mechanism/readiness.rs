@@ -1,14 +1,15 @@
 //! What is done about an event: what it reports, and nothing else.
 
-use std::os::fd::RawFd;
+use std::{os::fd::RawFd, time::Duration};
 
 use super::back_pressure::took_everything;
 use crate::{
-    ClientOptions, Server, Trouble,
+    ClientOptions, PATIENCE, Server, Trouble, chat,
     explain::{Lesson, book},
     pattern, proc_fs, skipped,
     syscalls::{Call, Kind, listing},
     tracer::{Mark, Tracer},
+    wait_until,
 };
 
 /// Bytes that the client sends at a time: less than any budget.
@@ -102,10 +103,68 @@ fn nothing_in_vain(calls: &[Call], fd: RawFd) -> Result<(), Trouble> {
             _ => None,
         };
         if let Some(what) = in_vain {
-            return Err(Trouble::Server(format!("it {what}:{}", listing(turn))));
+            return Err(trouble_of(what, turn));
         }
         owed += moved(turn, fd, Kind::Receive);
         owed -= moved(turn, fd, Kind::Send);
     }
     Ok(())
+}
+
+/// The same of a chat server, where a guest is owed what others say.
+#[track_caller]
+pub fn asks_a_guest_for_what_was_reported(server: &Server) {
+    if server.program().is_foreign() {
+        return skipped("it is allowed to try in vain");
+    }
+    Lesson {
+        tried: "a guest that reads nothing is owed lines that its socket does not take; then it says something, three \
+                times, and then it reads everything. Each time the tracer waits until the server sleeps again",
+        usually: "what an event reports is not looked at: each one costs a recv, and a send if something is owed, of which \
+                  one says EAGAIN. Read on EPOLLIN; send what is owed on EPOLLOUT; both on EPOLLERR and EPOLLHUP",
+        read: book::M8_FAN_OUT,
+    }
+    .expect(|| {
+        let guest = chat::a_member_that_is_owed_lines(server)?;
+        let fd = proc_fs::connection_of(server, &guest)?;
+        let tracer = Tracer::attach(server)?;
+        // With the wait that is going on: the first word ends it.
+        let mark = tracer.wait_until_resting()?;
+        const WORD: &[u8] = b"zzz\n";
+        for words in 1..=3 {
+            guest.send(WORD)?;
+            tracer.wait_for("the server read what it was sent", mark, |calls| {
+                moved(calls, fd, Kind::Receive) == words * WORD.len()
+            })?;
+            tracer.wait_until_resting()?;
+        }
+        let owed = tracer.mark();
+        wait_until("the guest had read everything", PATIENCE, || {
+            let (received, _) = guest.receive_within(1 << 20, Duration::from_millis(10));
+            received.is_empty() && server.is_asleep()
+        })?;
+        let lacks = |turn: &[Call], what: i32| {
+            let reported = turn[0].ready.iter().filter(|ready| ready.fd == Some(fd));
+            reported.fold(0, |all, ready| all | ready.events.cast_signed()) & what == 0
+        };
+        for turn in tracer.since(mark).chunk_by(|_, next| next.kind != Kind::Wait) {
+            if lacks(turn, libc::EPOLLIN | libc::EPOLLERR | libc::EPOLLHUP)
+                && turn.iter().any(|call| call.kind == Kind::Receive && call.fd() == fd)
+            {
+                return Err(trouble_of("read, and no event said that there was something to read", turn));
+            }
+        }
+        for turn in tracer.between(mark, owed).chunk_by(|_, next| next.kind != Kind::Wait) {
+            if lacks(turn, libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP)
+                && turn.iter().any(|call| call.kind == Kind::Send && call.fd() == fd)
+            {
+                return Err(trouble_of("sent what was owed, and no event said that there was room", turn));
+            }
+        }
+        Ok(())
+    });
+}
+
+fn trouble_of(what: &str, turn: &[Call]) -> Trouble {
+    Trouble::Server(format!("it {what}:{}", listing(turn)))
 }
