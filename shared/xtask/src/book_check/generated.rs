@@ -52,7 +52,7 @@ pub fn check(root: &Path, quick: bool, problems: &mut Vec<Problem>) -> Result<()
     Ok(())
 }
 
-/// The first line that differs, and what it was and is.
+/// The first line that differs, and what it was and is. Not a line number of a difference: the next line says more.
 fn first_difference<'a>(old: &'a str, new: &'a str) -> (usize, &'a str, &'a str) {
     const END: &str = "(nothing)";
     let (mut old, mut new) = (old.lines(), new.lines());
@@ -62,6 +62,7 @@ fn first_difference<'a>(old: &'a str, new: &'a str) -> (usize, &'a str, &'a str)
         match (old.next(), new.next()) {
             (None, None) => return (line, END, END),
             (was, is) if was == is => {}
+            (Some(was), Some(is)) if was.starts_with("@@ ") && is.starts_with("@@ ") => {}
             (was, is) => return (line, was.unwrap_or(END), is.unwrap_or(END)),
         }
     }
@@ -75,5 +76,9 @@ mod tests {
     fn the_first_line_that_differs_is_named() {
         assert_eq!(first_difference("a\nb\n", "a\nc\n"), (2, "b", "c"));
         assert_eq!(first_difference("a\n", "a\nc\n"), (2, "(nothing)", "c"));
+        assert_eq!(
+            first_difference("@@ -1 +1 @@\n-a\n", "@@ -1 +2 @@\n-b\n"),
+            (2, "-a", "-b")
+        );
     }
 }
