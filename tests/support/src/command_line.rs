@@ -23,7 +23,7 @@ use crate::{
     http, pattern,
     server::free_port,
     skipped,
-    syscalls::Call,
+    syscalls::{Call, Outcome},
     tracer::{Mark, Tracer},
     wait_until,
 };
@@ -538,15 +538,25 @@ pub fn serves_while_nobody_reads_its_statistics(program: &Program) {
         read: book::M7_CODE,
     }
     .expect(|| {
-        let client = Client::connect(&server)?;
-        client.be_served(&server)?;
         let tracer = Tracer::attach(&server)?;
-        // Of the timer: no socket is read before somebody sends something.
+        // Of the timer: no socket is read, for nobody has come yet.
         let is_tick = |call: &Call| call.name() == "read" && call.returned() == Some(8);
-        tracer.wait_for("the timer was read", Mark::default(), |calls| {
-            calls.iter().any(is_tick)
+        let is_stuck = |calls: &[Call]| {
+            let last = calls.last();
+            last.is_some_and(|call| call.name() == "write" && call.outcome == Outcome::InProgress)
+        };
+        let due = "the timer was read, or a write was begun that does not return";
+        tracer.wait_for(due, Mark::default(), |calls| {
+            calls.iter().any(is_tick) || is_stuck(calls)
         })?;
-        tracer.wait_until_resting()?;
+        if let Err(trouble) = tracer.wait_until_resting() {
+            return Err(match is_stuck(&tracer.since(Mark::default())) {
+                true => Trouble::Server(format!(
+                    "when its statistics were due it called write, which has not returned for {PATIENCE:?}"
+                )),
+                false => trouble,
+            });
+        }
         drop(tracer);
         Client::connect(&server)?.be_served(&server)
     });

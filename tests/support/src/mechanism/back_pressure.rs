@@ -142,23 +142,26 @@ fn leaves_unread(server: &Server, client: &Client) -> Result<bool, Trouble> {
 pub fn sends_what_it_owes_after_the_end_of_input(server: &Server) {
     Lesson {
         tried: "one client with small buffers sends, a little at a time, and reads nothing, until the trace shows a send \
-                to it that was cut short; then it does shutdown(SHUT_WR): it is owed bytes when the end of its input is \
-                read. When another has been served, it reads: all of its bytes, and then the end",
+                to it that was cut short. Then, with the server stopped (SIGSTOP), it sends 56 KiB more, which is more \
+                than the kernel still takes and less than the high watermark, and does shutdown(SHUT_WR); when the \
+                server goes on (SIGCONT), it is owed bytes when the end of its input is read. When another has been \
+                served, it reads: all of its bytes, and then the end",
         usually: "read giving 0 closes the connection, or EPOLLRDHUP does, although the outbox still holds bytes. Remember \
                   the end of the input, send what is owed, and close then",
         read: book::M5_HALF_CLOSE,
     }
     .expect(|| {
         const STEP: usize = 2048;
+        const MORE: usize = 56 * 1024;
         let client = ClientOptions::small().connect(server)?;
         client.echo(b".")?;
         let fd = proc_fs::connection_of(server, &client)?;
         let tracer = Tracer::attach(server)?;
         let bytes = pattern(1, MORE_THAN_FITS);
         let mut sent = 0;
-        let mut is_owed = false;
-        while !is_owed {
-            if sent + STEP > bytes.len() {
+        let mut is_full = false;
+        while !is_full {
+            if sent + STEP + MORE > bytes.len() {
                 return Err(took_everything(sent));
             }
             client.send(&bytes[sent..sent + STEP])?;
@@ -167,16 +170,19 @@ pub fn sends_what_it_owes_after_the_end_of_input(server: &Server) {
                 let about_it = calls.iter().filter(|call| call.fd() == fd);
                 let read = about_it.clone().filter(|call| call.kind == Kind::Receive).map(Call::bytes);
                 let mut sends = about_it.filter(|call| call.kind == Kind::Send);
-                is_owed = sends.any(is_cut_short);
-                is_owed || read.sum::<usize>() == sent
+                is_full = sends.any(is_cut_short);
+                is_full || read.sum::<usize>() == sent
             })?;
         }
+        tracer.pause()?;
+        client.send(&bytes[sent..sent + MORE])?;
         client.half_close()?;
         client.wait_until_acknowledged()?;
+        tracer.resume()?;
         // Served after it, so the server has seen its end.
         Client::connect(server)?.be_served(server)?;
         drop(tracer);
-        client.expect(&bytes[..sent])?;
+        client.expect(&bytes[..sent + MORE])?;
         client.expect_eof()
     });
 }
