@@ -41,6 +41,9 @@ const REPETITIONS: usize = 3;
 /// One that loses memory needs more each time.
 const MOST_REPETITIONS: usize = 8;
 
+/// What a reader's program may grow by, in bytes: it may have a runtime that gives nothing back for long.
+const RUNTIME: usize = 1 << 20;
+
 /// An ordinary client that is there all the time: what it is given, everybody should be.
 struct Witness<'a> {
     server: &'a Server,
@@ -114,23 +117,28 @@ fn withstands(
         attack(&witness).map_err(time)?;
         witness.finds_all_as_it_was().map_err(time)?;
         memory.push(proc_fs::anonymous_memory(server.pid())?);
-        if memory.len() >= REPETITIONS && has_stopped_growing(&memory) {
+        let spare = match server.program().is_foreign() {
+            true => RUNTIME,
+            false => 0,
+        };
+        if memory.len() >= REPETITIONS && has_stopped_growing(&memory, spare) {
             return Ok(());
         }
         if memory.len() == MOST_REPETITIONS {
             let bytes: Vec<String> = memory.iter().map(|&bytes| count(bytes)).collect();
             return Err(Trouble::Server(format!(
-                "with all clients gone its memory was larger each time, from the second to the last; `Anonymous` in bytes: {}",
+                "with all clients gone its memory was larger each time, from the second to the last: something that clients \
+                 leave behind is kept. `Anonymous` in bytes: {}",
                 bytes.join(", ")
             )));
         }
     }
 }
 
-/// Whether the last time needed no more than a time before, the first not counted.
-fn has_stopped_growing(memory: &[usize]) -> bool {
+/// Whether the last time needed no more than a time before, the first not counted, and what may be spared.
+fn has_stopped_growing(memory: &[usize], spare: usize) -> bool {
     match memory {
-        [_, before @ .., last] => before.iter().any(|earlier| last <= earlier),
+        [_, before @ .., last] => before.iter().any(|&earlier| *last <= earlier + spare),
         _ => false,
     }
 }
@@ -151,10 +159,11 @@ mod tests {
 
     #[test]
     fn memory_may_grow_once() {
-        assert!(!has_stopped_growing(&[5, 6]));
-        assert!(has_stopped_growing(&[5, 6, 6]));
-        assert!(has_stopped_growing(&[5, 9, 6]));
-        assert!(!has_stopped_growing(&[5, 6, 7]));
-        assert!(has_stopped_growing(&[5, 6, 8, 7]));
+        assert!(!has_stopped_growing(&[5, 6], 0));
+        assert!(has_stopped_growing(&[5, 6, 6], 0));
+        assert!(has_stopped_growing(&[5, 9, 6], 0));
+        assert!(!has_stopped_growing(&[5, 6, 7], 0));
+        assert!(has_stopped_growing(&[5, 6, 7], 1));
+        assert!(has_stopped_growing(&[5, 6, 8, 7], 0));
     }
 }
