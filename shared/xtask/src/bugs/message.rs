@@ -113,6 +113,16 @@ fn merged_line(one: &str, other: &str) -> Option<String> {
             return merged_line(&one.replace(close, other_close), other);
         }
     }
+    // A rate is shown in the unit that suits it.
+    let rate = |line: &str| {
+        let (what, _) = line.split_once(": ").filter(|_| line.ends_with("B/s"))?;
+        Some(what.to_owned())
+    };
+    if let (Some(what), Some(same)) = (rate(one), rate(other))
+        && what == same
+    {
+        return Some(format!("{what}: {VARIES} B/s"));
+    }
     let (one, other) = (parts(one), parts(other));
     if one.len() != other.len() {
         return None;
@@ -235,6 +245,14 @@ mod tests {
         let resets = format!("0 bytes, then {}\n", CLOSES[1]);
         assert_eq!(merged(&ends, &resets), Some(resets.clone()));
         assert_eq!(merged(&resets, &ends), Some(ends));
+    }
+
+    #[test]
+    fn a_rate_may_have_another_unit() {
+        let line = |rate: &str| format!("    Bytes in: {rate}\n");
+        let either = merged(&line("512 kB/s"), &line("2 MB/s"));
+        assert_eq!(either, Some(line("… B/s")));
+        assert_eq!(merged("Bytes in: 1 B/s", "Bytes out: 2 B/s"), None);
     }
 
     #[test]
