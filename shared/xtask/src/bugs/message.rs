@@ -123,6 +123,15 @@ fn merged_line(one: &str, other: &str) -> Option<String> {
     {
         return Some(format!("{what}: {VARIES} B/s"));
     }
+    if let Some(line) = merged_numbers(one, other) {
+        return Some(line);
+    }
+    // The order in which a wait reports descriptors is that in which they became ready.
+    let (one, in_order) = (with_events_in_order(one)?, with_events_in_order(other)?);
+    merged_numbers(&one, &in_order).map(|_| other.to_owned())
+}
+
+fn merged_numbers(one: &str, other: &str) -> Option<String> {
     let (one, other) = (parts(one), parts(other));
     if one.len() != other.len() {
         return None;
@@ -136,6 +145,14 @@ fn merged_line(one: &str, other: &str) -> Option<String> {
         }
     }
     Some(line)
+}
+
+/// A line of a trace with the events that a wait reported sorted by what they are; `None` if it is no such line.
+fn with_events_in_order(line: &str) -> Option<String> {
+    let (call, events) = line.split_once(" [fd ")?;
+    let mut events: Vec<&str> = events.split(" [fd ").collect();
+    events.sort_by_key(|event| event.trim_start_matches(|c: char| c.is_ascii_digit()));
+    Some(format!("{call} {}", events.join(" ")))
 }
 
 /// Whether `message` is what was recorded. Numbers in what happened come from the kernel, and another kernel
@@ -241,6 +258,10 @@ mod tests {
         let either = "    expected … bytes: …\n";
         assert_eq!(merged(one, other).as_deref(), Some(either));
         assert_eq!(merged(one, either).as_deref(), Some(either));
+        let one = "    epoll_wait(4) = 2 [fd 7: IN] [fd 8: IN|HUP]";
+        let other = "    epoll_wait(4) = 2 [fd 8: IN|HUP] [fd 9: IN]";
+        assert_eq!(merged(one, other), Some(format!("{other}\n")));
+        assert_eq!(merged(one, &other.replace("HUP", "ERR")), None);
         let ends = format!("0 bytes, then {}\n", CLOSES[0]);
         let resets = format!("0 bytes, then {}\n", CLOSES[1]);
         assert_eq!(merged(&ends, &resets), Some(resets.clone()));
