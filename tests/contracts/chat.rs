@@ -46,6 +46,8 @@ macro_rules! chat_contract {
             chat::sends_many_lines_by_one_call();
             // How many members are offered what they are owed in one turn.
             chat::offers_a_message_in_bounded_turns(256);
+            // How many lines of one guest are taken in one turn.
+            chat::takes_lines_in_bounded_turns(1024);
             chat::tells_everybody_everything_in_one_order();
             chat::keeps_one_copy_of_a_message();
             chat::rests_after_a_conversation();

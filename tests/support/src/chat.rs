@@ -35,7 +35,7 @@ use crate::{
 pub use ending::loses_no_owed_line_at_sigterm;
 pub use fan_out::{
     keeps_one_copy_of_a_message, offers_a_message_in_bounded_turns, rests_after_a_conversation,
-    sends_a_message_once_to_each, sends_many_lines_by_one_call,
+    sends_a_message_once_to_each, sends_many_lines_by_one_call, takes_lines_in_bounded_turns,
     tells_everybody_everything_in_one_order,
 };
 pub use limits::{

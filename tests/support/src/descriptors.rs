@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Client, ClientOptions, Lesson, PATIENCE, Program, Server, Setup, Trouble, explain::book,
-    pattern, proc_fs, skipped,
+    mechanism::set_soft_limit, pattern, proc_fs, skipped,
 };
 
 /// The limit of these checks: a handful of clients fills it.
@@ -141,7 +141,7 @@ pub fn raises_its_soft_limit(program: &Program) {
 }
 
 /// Started with so few descriptors that none is left for a client, it says so once and waits for
-/// better times.
+/// better times, which come although nobody has left.
 #[track_caller]
 pub fn waits_when_nobody_fits(program: &Program, descriptors: u64, at_the_limit: AtTheLimit) {
     if program.is_foreign() {
@@ -150,9 +150,10 @@ pub fn waits_when_nobody_fits(program: &Program, descriptors: u64, at_the_limit:
     let server = program.start_with(Setup::new().soft_descriptors(descriptors));
     Lesson {
         tried: "a server whose descriptors are all taken before the first client comes gets three \
-                clients",
+                clients. It is to rest, and when its limit is raised (prlimit) it is to serve them",
         usually: "the error of accept ends the server, or fills the log, or accept is called again \
-                  at once, for ever",
+                  at once, for ever; or it is called again when a client leaves, and there is none. \
+                  Try again after a while",
         read: book::M6_DESCRIPTORS,
     }
     .expect(|| {
@@ -168,7 +169,12 @@ pub fn waits_when_nobody_fits(program: &Program, descriptors: u64, at_the_limit:
                 "a client was answered, or the server ended".to_owned(),
             ));
         }
-        says_so_once(&server, &said)
+        says_so_once(&server, &said)?;
+        set_soft_limit(&server, FEW)?;
+        // One after the other: each leaves when it was served.
+        clients
+            .into_iter()
+            .try_for_each(|client| client.be_served(&server))
     });
 }
 

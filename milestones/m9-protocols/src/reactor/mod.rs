@@ -324,7 +324,9 @@ impl<P: Protocol> Reactor<P> {
             if connection.is_paused() || (is_drained && !connection.has_more) {
                 break;
             }
-            if budget == 0 || self.clients.fan_out.is_busy() {
+            // A protocol that could not deal with all it was given goes on in the next turn.
+            let has_had_its_turn = connection.has_more && budget < READ_BUDGET;
+            if has_had_its_turn || budget == 0 || self.clients.fan_out.is_busy() {
                 if connection.start_resuming() {
                     self.ready.push_back(token);
                 }

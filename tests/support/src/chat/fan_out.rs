@@ -212,6 +212,56 @@ pub fn offers_a_message_in_bounded_turns(server: &Server, budget: usize) {
     });
 }
 
+/// One who says very much at once has a turn like everybody else: at most `budget` of its lines are
+/// taken in it.
+#[track_caller]
+pub fn takes_lines_in_bounded_turns(server: &Server, budget: usize) {
+    if server.program().is_foreign() {
+        return skipped("how many lines a turn may take is another server's own affair");
+    }
+    Lesson {
+        tried: "with the server stopped (SIGSTOP), alice says 6,000 lines of one letter, which one \
+                receive takes in; when it goes on, bob hears them all, and the bytes that are sent \
+                to him between two waits are counted: they tell how many lines were taken",
+        usually: "the budget counts receives, and one of them may bring thousands of lines, each \
+                  of which is owed to the whole room. Count lines as well, and go on with the rest \
+                  in the next turn: no event will report what was read already",
+        read: book::M8_FAN_OUT,
+    }
+    .expect(|| {
+        const LINES: usize = 6_000;
+        let (alice, mut bob) = super::alice_and_bob(server)?;
+        let fd = proc_fs::connection_of(server, &bob.client)?;
+        let tracer = Tracer::attach(server)?;
+        alice.say(b"now")?;
+        bob.hears(Said("alice", b"now"))?;
+        tracer.wait_until_resting()?;
+        tracer.pause()?;
+        alice.say(&[b"x".as_slice(); LINES].join(&b'\n'))?;
+        alice.client.wait_until_acknowledged()?;
+        let mark = tracer.mark();
+        tracer.resume()?;
+        for _ in 0..LINES {
+            bob.hears(Said("alice", b"x"))?;
+        }
+        let calls = tracer.since(mark);
+        let turns = calls.split(|call| call.kind == Kind::Wait);
+        let sent = turns.map(|turn| {
+            let sends = turn.iter().filter(|call| call.kind == Kind::Send);
+            sends
+                .filter(|call| call.fd() == fd)
+                .map(Call::bytes)
+                .sum::<usize>()
+        });
+        match sent.max().unwrap_or(0) / b"[alice] x\n".len() {
+            most if most <= budget => Ok(()),
+            most => Err(Trouble::Server(format!(
+                "it took {most} lines of alice's between two waits; its budget is {budget}"
+            ))),
+        }
+    });
+}
+
 /// [`LARGE_ROOM`] members, each of whom has heard of all others.
 fn large_room(server: &Server) -> Result<Vec<Guest>, Trouble> {
     let names: Vec<String> = (0..LARGE_ROOM)
