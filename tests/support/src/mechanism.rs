@@ -31,7 +31,7 @@ pub use limits::{
     holds_no_more_than_it_was_told, turns_clients_away_without_descriptors,
     warns_of_a_shorter_backlog,
 };
-pub(crate) use limits::{lower_to_one_more, set_soft_limit};
+pub(crate) use limits::{changes_epoll_for, is_turned_away, lower_to_one_more, set_soft_limit};
 pub use lock_step::costs_per_echo;
 pub(crate) use lock_step::echoes_in_lock_step;
 pub use memory::{

@@ -11,10 +11,12 @@ use super::{
     still_talk, text,
 };
 use crate::{
-    Client, ClientOptions, PATIENCE, Program, Server, Setup, Trouble,
+    ClientOptions, PATIENCE, Program, Server, Setup, Trouble,
     descriptors::{rests, says_so_once},
     explain::{Lesson, book, count},
-    mechanism::{lower_to_one_more, set_soft_limit, settles_within},
+    mechanism::{
+        changes_epoll_for, is_turned_away, lower_to_one_more, set_soft_limit, settles_within,
+    },
     pulse::{Pulse, unless_held_up},
     skipped,
     syscalls::{Call, Kind, listing},
@@ -106,8 +108,8 @@ pub fn turns_guests_away_without_descriptors(program: &Program) {
     }
     Lesson {
         tried: "alice and bob talk; the server's limit of descriptors is lowered (prlimit) until \
-                one more fits. One more client is asked for its name, five others are turned away \
-                with an end; then that one leaves and a new one is served, and then the limit is \
+                one more fits. One more client is asked for its name, five others say something \
+                and are turned away with an end; then that one leaves and a new one is served, and then the limit is \
                 raised again",
         usually: "accept gives EMFILE, and the listener stays ready: keep a descriptor in reserve \
                   to accept the client with and close it; and when the queue was empty, leave the \
@@ -123,10 +125,9 @@ pub fn turns_guests_away_without_descriptors(program: &Program) {
         let asleep = tracer.wait_until_resting()?;
         let last = Guest::connect(&server)?;
         settles_within(&tracer, asleep, FEW_CALLS)?;
+        changes_epoll_for(1, &tracer.since(asleep))?;
         for _ in 0..5 {
-            let mark = tracer.wait_until_resting()?;
-            Client::connect(&server)?.expect_eof()?;
-            settles_within(&tracer, mark, FEW_CALLS)?;
+            is_turned_away(&server, &tracer)?;
         }
         comes_to_rest(&server, &tracer)?;
         still_talk(&mut alice, &mut bob)?;

@@ -32,11 +32,12 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
     }
     Lesson {
         tried: "ten clients are served; then the server's limit of descriptors is lowered (prlimit) until one more fits. \
-                That one is served, five others come, and their connections are to be closed; then one leaves, and a new \
-                one is to be served; then the limit is raised again",
+                That one is served, five others come and say something, and are to read an end; then one leaves, and a \
+                new one is to be served; then the limit is raised again",
         usually: "accept gives EMFILE, also when nobody is waiting (it takes the descriptor first). The listener stays \
                   ready, so the loop spins; or a loop that waits for EAGAIN never sees it. Keep a descriptor in reserve: \
-                  close it, accept, close what was accepted, and open it again; if the queue was empty, leave the loop",
+                  close it, accept, close what was accepted, and open it again; if the queue was empty, leave the loop. \
+                  A client that reads a reset had said something, and the server closed its socket unread",
         read: book::M6_DESCRIPTORS,
     }
     .expect(|| {
@@ -52,11 +53,9 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
         let served = last.echo(b"I am the last");
         served.map_err(|trouble| trouble_while(trouble, &tracer.since(asleep)))?;
         settles_within(&tracer, asleep, FEW_CALLS)?;
+        changes_epoll_for(1, &tracer.since(asleep))?;
         for _ in 0..5 {
-            let mark = tracer.wait_until_resting()?;
-            let turned_away = Client::connect(&server)?.expect_eof();
-            turned_away.map_err(|trouble| trouble_while(trouble, &tracer.since(mark)))?;
-            settles_within(&tracer, mark, FEW_CALLS)?;
+            is_turned_away(&server, &tracer)?;
         }
         is_quiet(&server, &tracer)?;
         clients.iter().chain([&last]).try_for_each(|client| client.echo(b"still here"))?;
@@ -74,6 +73,34 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
         let more = served_clients(&server, 20)?;
         more.iter().chain([&last, &next]).try_for_each(|client| client.echo(b"all is well"))
     });
+}
+
+/// With no descriptor left, a client comes and says more than one receive takes in: it reads an end, and no reset.
+pub(crate) fn is_turned_away(server: &Server, tracer: &Tracer) -> Result<(), Trouble> {
+    let mark = tracer.wait_until_resting()?;
+    // So that what it says is there when it is accepted.
+    tracer.pause()?;
+    let client = Client::connect(server)?;
+    client.send(&pattern(4, 6_000))?;
+    client.wait_until_acknowledged()?;
+    tracer.resume()?;
+    let end = client.expect_eof();
+    end.map_err(|trouble| trouble_while(trouble, &tracer.since(mark)))?;
+    settles_within(tracer, mark, FEW_CALLS)?;
+    changes_epoll_for(0, &tracer.since(mark))
+}
+
+/// With a descriptor in reserve there is no need to take the listener out of epoll: so many clients were added in these
+/// calls, and nothing else was changed.
+pub(crate) fn changes_epoll_for(clients: usize, calls: &[Call]) -> Result<(), Trouble> {
+    let changes = calls.iter().filter(|call| call.kind == Kind::EpollCtl);
+    match changes.count() {
+        changes if changes == clients => Ok(()),
+        changes => Err(Trouble::Server(format!(
+            "{changes} calls of epoll_ctl, where {clients} would do{}",
+            beginning_of(calls)
+        ))),
+    }
 }
 
 /// A client's trouble, and what the server did since the client came.
