@@ -441,6 +441,22 @@ impl Client {
         }
     }
 
+    /// After an end was received: no reset came behind it. (This system's `recv` goes on to say that
+    /// all is well; that of others forgets the end, and what was to be read before it.)
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Server`], when one did.
+    pub fn expect_no_reset(&self) -> Result<(), Trouble> {
+        // EPIPE, if it came after the end.
+        match self.stream.take_error() {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(Trouble::Server(format!(
+                "behind the end came a reset ({error})"
+            ))),
+        }
+    }
+
     /// `shutdown(SHUT_WR)`: the server sees the end of our bytes, we still receive its own.
     ///
     /// # Errors

@@ -87,6 +87,7 @@ pub(crate) fn is_turned_away(server: &Server, tracer: &Tracer) -> Result<(), Tro
     let end = client.expect_eof();
     end.map_err(|trouble| trouble_while(trouble, &tracer.since(mark)))?;
     settles_within(tracer, mark, FEW_CALLS)?;
+    client.expect_no_reset()?;
     changes_epoll_for(0, &tracer.since(mark))
 }
 
