@@ -32,8 +32,9 @@ pub fn turns_clients_away_without_descriptors(program: &Program) {
     }
     Lesson {
         tried: "ten clients are served; then the server's limit of descriptors is lowered (prlimit) until one more fits. \
-                That one is served, five others come and say something, and are to read an end; then one leaves, and a \
-                new one is to be served; then the limit is raised again",
+                That one is served; five others come and say something, each while the server is stopped (SIGSTOP), and \
+                are to read an end when it goes on; then one leaves, and a new one is to be served; then the limit is \
+                raised again",
         usually: "accept gives EMFILE, also when nobody is waiting (it takes the descriptor first). The listener stays \
                   ready, so the loop spins; or a loop that waits for EAGAIN never sees it. Keep a descriptor in reserve: \
                   close it, accept, close what was accepted, and open it again; if the queue was empty, leave the loop. \
