@@ -8,7 +8,7 @@ use crate::{
     ClientOptions, PATIENCE, Program, Trouble, Verdict, Wall, client,
     explain::{Lesson, book, count},
     pattern, proc_fs, server, skipped,
-    syscalls::{Call, Kind},
+    syscalls::{Call, Kind, listing},
     tracer::Tracer,
     wait_until,
 };
@@ -123,9 +123,16 @@ pub fn ends_when_all_has_arrived(program: &Program) {
         })?;
         let asleep = tracer.wait_until_resting()?;
         server.signal(Signal::SIGTERM);
-        tracer.wait_for("the server waited three times more", asleep, |calls| {
+        let calls = tracer.wait_for("the server waited three times more", asleep, |calls| {
             calls.iter().filter(|call| call.kind == Kind::Wait).count() > 4
         })?;
+        if !calls.iter().any(|call| call.name() == "shutdown" && call.fd() == fd) {
+            return Err(Trouble::Server(format!(
+                "it waits, and has not put the end behind the last byte (shutdown), so a client that goes on sending may \
+                 get a reset in its place:{}",
+                listing(&calls)
+            )));
+        }
         client.send(b"one word more")?;
         client.expect(&bytes)?;
         client.expect_eof()?;
