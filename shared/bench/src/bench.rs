@@ -44,7 +44,7 @@ impl Plan {
         wrk_time: Duration::from_secs(2),
     };
 
-    /// At most fifteen minutes: the figures that the book quotes.
+    /// Less than twenty minutes: the figures that the book quotes.
     pub const FULL: Self = Self {
         rounds: 5,
         few_rounds: 3,

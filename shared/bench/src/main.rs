@@ -1,6 +1,6 @@
 //! The milestones and their peers side by side: what each costs, measured in one run.
 //!
-//! `cargo run --release -p bench` takes at most fifteen minutes and writes what the book shows below `book/generated/`;
+//! `cargo run --release -p bench` takes less than twenty minutes and writes what the book shows below `book/generated/`;
 //! with `-- --quick` it takes about a minute, for the shape of the figures. Server and load have a core each, the servers
 //! take turns, and every sample is kept. `--servers` and `--only` measure less, and write nothing.
 
@@ -36,7 +36,7 @@ use crate::scenarios::{build, held, instructions, load, memory, structures, trac
 #[derive(Parser)]
 #[command(name = "bench", version)]
 struct Arguments {
-    /// About a minute instead of at most fifteen: the shape of the figures, not the figures
+    /// About a minute instead of less than twenty: the shape of the figures, not the figures
     #[arg(long)]
     quick: bool,
 
