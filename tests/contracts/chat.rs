@@ -125,6 +125,7 @@ macro_rules! chat_contract {
             command_line::ends_at_once_at_the_second_signal();
             command_line::ends_without_a_client_that_never_reads();
             chat::loses_no_owed_line_at_sigterm();
+            chat::ends_when_all_has_arrived();
         }
     };
 }

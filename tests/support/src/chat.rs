@@ -32,7 +32,7 @@ use crate::{
     wait_until,
 };
 
-pub use ending::loses_no_owed_line_at_sigterm;
+pub use ending::{ends_when_all_has_arrived, loses_no_owed_line_at_sigterm};
 pub use fan_out::{
     keeps_one_copy_of_a_message, offers_a_message_in_bounded_turns, rests_after_a_conversation,
     sends_a_message_once_to_each, sends_many_lines_by_one_call, takes_lines_in_bounded_turns,

@@ -2,11 +2,14 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Room, Said, text};
+use super::{Room, Said, alice_and_bob, joins_unheard, text};
 use crate::{
-    PATIENCE, Program, Trouble,
+    PATIENCE, Program, Server, Trouble,
     explain::{Lesson, book},
-    server, skipped, wait_until,
+    proc_fs, server, skipped,
+    syscalls::{Call, Kind},
+    tracer::Tracer,
+    wait_until,
 };
 
 /// Lines that were said before the signal.
@@ -46,13 +49,71 @@ pub fn loses_no_owed_line_at_sigterm(program: &Program) {
             sleepy.hears(Said("alice", &text(number, 4000)))?;
         }
         sleepy.hears_the_end()?;
-        let status = server.wait_exit(PATIENCE)?;
-        match (status.code(), server.stderr()) {
-            (Some(0), said) if said.is_empty() => Ok(()),
-            (_, said) => Err(Trouble::Server(format!(
-                "it ended with {}, and wrote to standard error: {said:?}",
-                server::explain_status(status)
-            ))),
-        }
+        ended_well(&server)
     });
+}
+
+/// What has been sent is not what has arrived: at its end, the server waits until a guest's system
+/// has everything.
+#[track_caller]
+pub fn ends_when_all_has_arrived(program: &Program) {
+    /// Lines that fit into the kernel's buffers, and not into the guest's.
+    const LINES: usize = 16;
+    if program.is_foreign() {
+        return skipped("how a server ends is judged on our own only");
+    }
+    Lesson {
+        tried: "a member with a small receive buffer reads nothing while alice says 16 lines of \
+                4,000 bytes; the server has sent them all, and gets SIGTERM; when it has looked \
+                three times whether they have arrived, the member says a word more, and then \
+                reads: every line, and then the end",
+        usually: "a connection is closed when the socket has taken all, which is not when the \
+                  guest has it: a byte that comes after the close resets the connection, and what \
+                  the kernel still had is lost. Ask SIOCOUTQ",
+        read: book::M7_DRAIN,
+    }
+    .expect(|| {
+        let server = program.start();
+        let (mut alice, mut bob) = alice_and_bob(&server)?;
+        let mut sleepy = joins_unheard(&server, "sleepy", [&mut alice, &mut bob])?;
+        let fd = proc_fs::connection_of(&server, &sleepy.client)?;
+        let tracer = Tracer::attach(&server)?;
+        let mark = tracer.mark();
+        for number in 0..LINES {
+            let line = text(number, 4000);
+            alice.say(&line)?;
+            bob.hears(Said("alice", &line))?;
+        }
+        tracer.wait_for("the server sent the last line", mark, |calls| {
+            let sends = calls
+                .iter()
+                .filter(|call| call.kind == Kind::Send && call.fd() == fd);
+            sends.map(Call::bytes).sum::<usize>() == LINES * (b"[alice] \n".len() + 4000)
+        })?;
+        let asleep = tracer.wait_until_resting()?;
+        server.signal(Signal::SIGTERM);
+        tracer.wait_for("the server waited three times more", asleep, |calls| {
+            calls.iter().filter(|call| call.kind == Kind::Wait).count() > 4
+        })?;
+        sleepy.say(b"one word more")?;
+        sleepy.line()?;
+        sleepy.hears(Room(&["alice", "bob"]))?;
+        for number in 0..LINES {
+            sleepy.hears(Said("alice", &text(number, 4000)))?;
+        }
+        sleepy.hears_the_end()?;
+        drop(tracer);
+        ended_well(&server)
+    });
+}
+
+fn ended_well(server: &Server) -> Result<(), Trouble> {
+    let status = server.wait_exit(PATIENCE)?;
+    match (status.code(), server.stderr()) {
+        (Some(0), said) if said.is_empty() => Ok(()),
+        (_, said) => Err(Trouble::Server(format!(
+            "it ended with {}, and wrote to standard error: {said:?}",
+            server::explain_status(status)
+        ))),
+    }
 }

@@ -117,8 +117,11 @@ pub fn takes_one_turn_a_round(server: &Server) {
         let tracer = Tracer::attach(server)?;
         let mark = tracer.mark();
         match server.program().protocol() {
-            // Nobody else is in the room.
-            Protocol::Chat => client.send(&b"what one says to oneself\n".repeat(FLOOD / 25))?,
+            // Nobody else is in the room. (Of long lines, the reads in a turn are counted sooner than the lines.)
+            Protocol::Chat => {
+                let line = [&[b'x'; 999][..], b"\n"].concat();
+                client.send(&line.repeat(FLOOD / line.len()))?;
+            }
             _ => client.exchange(&pattern(1, FLOOD))?,
         }
         client.wait_until_acknowledged()?;
