@@ -6,7 +6,7 @@ use super::served_clients;
 use crate::{
     Client, Server, Trouble,
     explain::{Lesson, Section},
-    pattern,
+    pattern, proc_fs,
     syscalls::{Call, Kind, listing},
     tracer::Tracer,
 };
@@ -49,19 +49,28 @@ pub(crate) fn echoes_in_lock_step(
         true => 1..=2,
         false => receives..=receives,
     };
-    for round in 0..rounds {
+    let fd = proc_fs::connection_of(server, client)?;
+    // Somebody else's system may take, just then, what that client was owed. Not again and again.
+    let mut excuses = rounds;
+    let mut round = 0;
+    while round < rounds {
         // The wait that is going on now is the one that this message ends.
         let asleep = tracer.wait_until_resting()?;
         client.echo(&pattern(round, MESSAGE))?;
         let asleep_again = tracer.wait_until_resting()?;
         let calls = tracer.between(asleep, asleep_again);
-        check(&calls, &receives).map_err(|what| {
-            Trouble::Server(format!(
-                "message {} of {rounds} cost {what}:{}",
-                round + 1,
-                listing(&calls)
-            ))
-        })?;
+        let mut reported = calls.iter().flat_map(|call| &call.ready);
+        match check(&calls, &receives) {
+            Ok(()) => round += 1,
+            Err(_) if excuses > 0 && reported.any(|ready| ready.fd != Some(fd)) => excuses -= 1,
+            Err(what) => {
+                return Err(Trouble::Server(format!(
+                    "message {} of {rounds} cost {what}:{}",
+                    round + 1,
+                    listing(&calls)
+                )));
+            }
+        }
     }
     Ok(())
 }
