@@ -22,6 +22,7 @@ pub use back_pressure::{
     sends_the_rest_of_a_partial_send, sends_what_it_owes_after_the_end_of_input,
 };
 pub use burst::one_burst;
+pub(crate) use drain::ended_well;
 pub use drain::{a_hundred_clients_at_sigterm, ends_when_all_has_arrived};
 pub use failures::outlives_calls_that_fail;
 pub use fairness::{gives_others_a_turn, takes_one_turn_a_round};

@@ -4,8 +4,9 @@ use nix::sys::signal::Signal;
 
 use super::{Room, Said, alice_and_bob, joins_unheard, text};
 use crate::{
-    PATIENCE, Program, Server, Trouble,
+    PATIENCE, Program,
     explain::{Lesson, book},
+    mechanism::ended_well,
     proc_fs, server, skipped,
     syscalls::{Call, Kind},
     tracer::Tracer,
@@ -105,15 +106,4 @@ pub fn ends_when_all_has_arrived(program: &Program) {
         drop(tracer);
         ended_well(&server)
     });
-}
-
-fn ended_well(server: &Server) -> Result<(), Trouble> {
-    let status = server.wait_exit(PATIENCE)?;
-    match (status.code(), server.stderr()) {
-        (Some(0), said) if said.is_empty() => Ok(()),
-        (_, said) => Err(Trouble::Server(format!(
-            "it ended with {}, and wrote to standard error: {said:?}",
-            server::explain_status(status)
-        ))),
-    }
 }

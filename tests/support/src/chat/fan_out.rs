@@ -136,6 +136,26 @@ fn check(
     }
 }
 
+/// alice says these lines while the server is stopped, and bob hears them when it goes on. Gives what the
+/// server did then, and its descriptor of bob.
+fn alice_says_at_once(server: &Server, lines: &[Vec<u8>]) -> Result<(Vec<Call>, RawFd), Trouble> {
+    let (alice, mut bob) = super::alice_and_bob(server)?;
+    let fd = proc_fs::connection_of(server, &bob.client)?;
+    let tracer = Tracer::attach(server)?;
+    alice.say(b"now")?;
+    bob.hears(Said("alice", b"now"))?;
+    tracer.wait_until_resting()?;
+    tracer.pause()?;
+    alice.say(&lines.join(&b'\n'))?;
+    alice.client.wait_until_acknowledged()?;
+    let mark = tracer.mark();
+    tracer.resume()?;
+    for line in lines {
+        bob.hears(Said("alice", line))?;
+    }
+    Ok((tracer.since(mark), fd))
+}
+
 /// Many small messages for one member leave by one call.
 #[track_caller]
 pub fn sends_many_lines_by_one_call(server: &Server) {
@@ -149,22 +169,8 @@ pub fn sends_many_lines_by_one_call(server: &Server) {
     }
     .expect(|| {
         const LINES: usize = 50;
-        let (alice, mut bob) = super::alice_and_bob(server)?;
-        let fd = proc_fs::connection_of(server, &bob.client)?;
-        let tracer = Tracer::attach(server)?;
-        alice.say(b"now")?;
-        bob.hears(Said("alice", b"now"))?;
-        tracer.wait_until_resting()?;
-        tracer.pause()?;
         let lines: Vec<Vec<u8>> = (0..LINES).map(|number| text(number, 10)).collect();
-        alice.say(&lines.join(&b'\n'))?;
-        alice.client.wait_until_acknowledged()?;
-        let mark = tracer.mark();
-        tracer.resume()?;
-        for line in &lines {
-            bob.hears(Said("alice", line))?;
-        }
-        let calls = tracer.since(mark);
+        let (calls, fd) = alice_says_at_once(server, &lines)?;
         let sends = calls
             .iter()
             .filter(|call| call.kind == Kind::Send && call.fd() == fd)
@@ -229,22 +235,7 @@ pub fn takes_lines_in_bounded_turns(server: &Server, budget: usize) {
         read: book::M8_FAN_OUT,
     }
     .expect(|| {
-        const LINES: usize = 6_000;
-        let (alice, mut bob) = super::alice_and_bob(server)?;
-        let fd = proc_fs::connection_of(server, &bob.client)?;
-        let tracer = Tracer::attach(server)?;
-        alice.say(b"now")?;
-        bob.hears(Said("alice", b"now"))?;
-        tracer.wait_until_resting()?;
-        tracer.pause()?;
-        alice.say(&[b"x".as_slice(); LINES].join(&b'\n'))?;
-        alice.client.wait_until_acknowledged()?;
-        let mark = tracer.mark();
-        tracer.resume()?;
-        for _ in 0..LINES {
-            bob.hears(Said("alice", b"x"))?;
-        }
-        let calls = tracer.since(mark);
+        let (calls, fd) = alice_says_at_once(server, &vec![b"x".to_vec(); 6_000])?;
         let turns = calls.split(|call| call.kind == Kind::Wait);
         let sent = turns.map(|turn| {
             let sends = turn.iter().filter(|call| call.kind == Kind::Send);

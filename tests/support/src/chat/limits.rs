@@ -109,8 +109,8 @@ pub fn turns_guests_away_without_descriptors(program: &Program) {
     Lesson {
         tried: "alice and bob talk; the server's limit of descriptors is lowered (prlimit) until \
                 one more fits. One more client is asked for its name, five others say something \
-                and are turned away with an end; then that one leaves and a new one is served, and then the limit is \
-                raised again",
+                and are turned away with an end; then that one leaves and a new one is served, \
+                and then the limit is raised again",
         usually: "accept gives EMFILE, and the listener stays ready: keep a descriptor in reserve \
                   to accept the client with and close it; and when the queue was empty, leave the \
                   loop",

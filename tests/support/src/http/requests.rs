@@ -345,8 +345,8 @@ pub fn refuses_what_is_too_large(server: &Server) {
         Lesson {
             tried: "bodies of a length above 65,536, given in numbers of 5 to 40 digits, in one \
                     chunk and in many; a chunk's extension and a trailer without an end; header \
-                    sections above 8 KiB, in one field, in many, and without an end. Each is to be answered with 413 or 431, Connection: close, and \
-                    the end",
+                    sections above 8 KiB, in one field, in many, and without an end. Each is to be \
+                    answered with 413 or 431, Connection: close, and the end",
             usually: "the length is believed, and memory for it asked for; or 40 digits overflow a \
                       number; or what has no end is kept for ever",
             read: book::M9_HTTP,

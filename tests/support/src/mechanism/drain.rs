@@ -5,7 +5,7 @@ use std::{os::unix::process::ExitStatusExt, thread};
 use nix::sys::signal::Signal;
 
 use crate::{
-    ClientOptions, PATIENCE, Program, Trouble, Verdict, Wall, client,
+    ClientOptions, PATIENCE, Program, Server, Trouble, Verdict, Wall, client,
     explain::{Lesson, book, count},
     pattern, proc_fs, server, skipped,
     syscalls::{Call, Kind, listing},
@@ -137,13 +137,18 @@ pub fn ends_when_all_has_arrived(program: &Program) {
         client.expect(&bytes)?;
         client.expect_eof()?;
         drop(tracer);
-        let status = server.wait_exit(PATIENCE)?;
-        match (status.code(), server.stderr().as_str()) {
-            (Some(0), "") => Ok(()),
-            (_, said) => Err(Trouble::Server(format!(
-                "it ended with {}, and said: {said}",
-                server::explain_status(status)
-            ))),
-        }
+        ended_well(&server)
     });
+}
+
+/// It ends by itself, with exit code 0 and nothing to say.
+pub(crate) fn ended_well(server: &Server) -> Result<(), Trouble> {
+    let status = server.wait_exit(PATIENCE)?;
+    match (status.code(), server.stderr().as_str()) {
+        (Some(0), "") => Ok(()),
+        (_, said) => Err(Trouble::Server(format!(
+            "it ended with {}, and said: {said}",
+            server::explain_status(status)
+        ))),
+    }
 }
