@@ -972,7 +972,14 @@ fn claim_port(port: u16) -> io::Result<UnixListener> {
 fn can_bind(ip: IpAddr, port: u16) -> bool {
     let socket =
         Socket::new(Domain::for_address((ip, port).into()), Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::new(ip, port).into()).is_ok()
+    let is_free = socket.bind(&SocketAddr::new(ip, port).into()).is_ok();
+    // A process that another thread is starting has a copy of this socket until it becomes the
+    // program it will be, and would hold the port longer than we do: not against a server that sets
+    // SO_REUSEADDR, if it is set here as well.
+    socket
+        .set_reuse_address(true)
+        .expect("any socket takes this option");
+    is_free
 }
 
 /// The address at which a client reaches the listener on `port`, from the kernel's own table:
@@ -1067,7 +1074,7 @@ impl fmt::Display for Program {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, panic};
+    use std::{collections::HashSet, net::TcpListener, panic, sync::atomic::AtomicBool};
 
     use super::*;
 
@@ -1134,5 +1141,25 @@ mod tests {
     fn ports_are_given_once() {
         let ports: HashSet<_> = (0..50).map(|_| free_port()).collect();
         assert_eq!(ports.len(), 50);
+    }
+
+    #[test]
+    fn ports_are_free_while_other_tests_start_programs() {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let starting = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    Command::new("true").status().expect("true starts");
+                }
+            });
+            let taken = (0..2000).map(|_| free_port()).find_map(|port| {
+                // With SO_REUSEADDR, as servers do.
+                let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+                Some((port, listening.err()?))
+            });
+            done.store(true, Ordering::Relaxed);
+            starting.join().expect("starting does not panic");
+            assert!(taken.is_none(), "{taken:?}");
+        });
     }
 }

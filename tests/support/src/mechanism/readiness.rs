@@ -8,7 +8,7 @@ use crate::{
     explain::{Lesson, book},
     pattern, proc_fs, skipped,
     syscalls::{Call, Kind, listing},
-    tracer::{Mark, Tracer},
+    tracer::Tracer,
     wait_until,
 };
 
@@ -38,6 +38,8 @@ pub fn asks_a_socket_for_what_was_reported(server: &Server) {
         client.echo(b".")?;
         let fd = proc_fs::connection_of(server, &client)?;
         let tracer = Tracer::attach(server)?;
+        // From the wait that is going on: the echo before it may still have had to be seen to its EAGAIN.
+        let start = tracer.wait_until_resting()?;
         let bytes = pattern(1, MORE_THAN_FITS);
         let mut sent = 0;
         let mut say = |length: usize| {
@@ -51,7 +53,7 @@ pub fn asks_a_socket_for_what_was_reported(server: &Server) {
             Ok::<_, Trouble>(sent)
         };
         let owed = || {
-            let calls = tracer.since(Mark::default());
+            let calls = tracer.since(start);
             moved(&calls, fd, Kind::Receive) - moved(&calls, fd, Kind::Send)
         };
         let mut said = 0;
@@ -67,7 +69,7 @@ pub fn asks_a_socket_for_what_was_reported(server: &Server) {
         client.expect(&bytes[..said])?;
         client.echo(b"and it is not forgotten")?;
         tracer.wait_until_resting()?;
-        nothing_in_vain(&tracer.since(Mark::default()), fd)
+        nothing_in_vain(&tracer.since(start), fd)
     });
 }
 
