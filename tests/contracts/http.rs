@@ -20,5 +20,8 @@ macro_rules! http_contract {
             http::costs_one_receive_and_one_send();
             http::survives_random_requests(10_000);
         }
+        support::tests! { program $program:
+            http::refuses_a_request_that_takes_too_long();
+        }
     };
 }

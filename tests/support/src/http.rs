@@ -23,7 +23,8 @@ pub use auto::{
 pub use connections::{
     answers_pipelined_requests_in_order, answers_what_arrived_before_the_half_close,
     asks_for_a_body_that_waits_to_be_asked_for, closes_when_it_was_told_to,
-    costs_one_receive_and_one_send, keeps_unread_answers_bounded, stays_when_it_was_told_to,
+    costs_one_receive_and_one_send, keeps_unread_answers_bounded,
+    refuses_a_request_that_takes_too_long, stays_when_it_was_told_to,
 };
 pub use random::survives_random_requests;
 pub use requests::{

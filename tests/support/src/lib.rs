@@ -17,6 +17,7 @@ use std::{
 pub mod behaviour;
 pub mod chat;
 pub mod client;
+mod clock;
 pub mod command_line;
 pub mod descriptors;
 pub mod explain;

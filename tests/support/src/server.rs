@@ -40,7 +40,7 @@ use nix::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::{PATIENCE, Trouble, proc_fs, skipped, wait_until};
+use crate::{PATIENCE, Trouble, clock::Clock, proc_fs, skipped, wait_until};
 
 /// How long a server may take to start. An interpreter on a busy machine needs more than a server that runs.
 pub const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -213,6 +213,12 @@ impl Program {
             (port, ..) => port,
         };
         let (mut command, other_end) = self.command(&setup, port);
+        let clock = setup
+            .turned_clock
+            .then(|| Clock::new().expect("a file in memory"));
+        if let Some(clock) = &clock {
+            clock.give(&mut command);
+        }
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
@@ -241,6 +247,7 @@ impl Program {
             process: Mutex::new(Process::Running(child)),
             stdout,
             stderr,
+            clock,
             _unread: unread,
         };
         let addr = match port {
@@ -379,6 +386,7 @@ pub struct Setup {
     hard_descriptors: Option<u64>,
     stdout: StandardOutput,
     own_group: bool,
+    turned_clock: bool,
 }
 
 /// Where the server's standard output goes.
@@ -455,6 +463,12 @@ impl Setup {
         self
     }
 
+    /// With a clock that [`Server::turn_clock`] turns on.
+    pub fn with_a_clock_to_turn(mut self) -> Setup {
+        self.turned_clock = true;
+        self
+    }
+
     fn options(&self) -> Vec<OsString> {
         let bind = self
             .bind
@@ -497,6 +511,7 @@ pub struct Server {
     process: Mutex<Process>,
     stdout: Output,
     stderr: Output,
+    clock: Option<Clock>,
     /// The other end of its standard output, where nobody is to read it.
     _unread: Option<PipeReader>,
 }
@@ -583,6 +598,34 @@ impl Server {
                 .is_some_and(|states| states.iter().all(|state| matches!(state, 'T' | 't')))
         })
         .unwrap();
+    }
+
+    /// Turns the server's clock on by whole seconds when the server sleeps, and wakes it: the wait for events ends early
+    /// (EINTR) when a process was stopped and goes on. Back when it sleeps again, so it has done what was due. Where no
+    /// library can be loaded into the server, its clock is everybody's, and this takes as long as it says.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Never`], when it does not sleep.
+    ///
+    /// # Panics
+    ///
+    /// When the server was not started [with such a clock](Setup::with_a_clock_to_turn).
+    #[track_caller]
+    pub fn turn_clock(&self, by: Duration) -> Result<(), Trouble> {
+        let clock = self.clock.as_ref().expect("a clock that can be turned");
+        let sleeps = || wait_until("the server asleep", PATIENCE, || self.is_asleep());
+        // A server that is awake may have asked for the time already, and not yet begun to wait for it to pass.
+        sleeps()?;
+        match Clock::is_used_by(self.pid) {
+            true => {
+                clock.turn(by).expect("a file in memory can be written to");
+                self.pause();
+                self.resume();
+            }
+            false => thread::sleep(by),
+        }
+        sleeps()
     }
 
     /// Whether every thread of the server sleeps at this moment: in a wait for events, or in a call

@@ -13,8 +13,9 @@ use crate::patch::Patch;
 use crate::sources::{files_below, without_anchors};
 
 /// What judges a bug, beside the patch and the milestone: when one of these changes, everything is run again.
-const JUDGES: [&str; 5] = [
+const JUDGES: [&str; 6] = [
     "tests/support",
+    "tests/clock",
     "tests/contracts",
     "shared/cli",
     "shared/loadgen/src",

@@ -1,14 +1,18 @@
 //! Connections: how long they last, and many requests on one of them.
 
-use std::thread;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{Browser, GET, LAST};
 use crate::{
-    Client, ClientOptions, Server, Trouble,
+    Client, ClientOptions, Program, Server, Setup, Trouble,
     explain::{Lesson, book, count},
-    proc_fs,
+    proc_fs, skipped,
     syscalls::{Kind, listing},
     tracer::Tracer,
+    wait_until,
 };
 
 /// How much a server may grow for a client that asks and does not read the answers.
@@ -313,5 +317,73 @@ pub fn costs_one_receive_and_one_send(server: &Server) {
             }
         }
         Ok(())
+    });
+}
+
+/// A client has so long for a request, from its first byte to its last.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request that takes too long is refused; a client that asks for nothing may stay.
+#[track_caller]
+pub fn refuses_a_request_that_takes_too_long(program: &Program) {
+    if program.is_foreign() {
+        return skipped("how long a server waits is its own affair");
+    }
+    const SECOND: Duration = Duration::from_secs(1);
+    /// A request without its last byte.
+    const BEGINNING: &str = GET.split_at(GET.len() - 1).0;
+    Lesson {
+        tried: "one client sends a request line and then a byte a second (slowloris), one a head \
+                and half of its body; the server's clock is turned on. Each is to be refused after \
+                30 seconds (408), and not sooner. One that finishes its request in time and \
+                begins another gets its answers, and so does one that asked for nothing meanwhile",
+        usually: "every byte begins the time anew, and a connection costs its owner a byte now and \
+                  then; or the deadline of a request that was answered goes on",
+        read: book::M9_HTTP,
+    }
+    .expect(|| {
+        let server = program.start_with(Setup::new().with_a_clock_to_turn());
+        let began = Instant::now();
+        let mut witness = Browser::connect(&server)?;
+        let mut silent = Browser::connect(&server)?;
+        silent.send(GET)?;
+        silent.gets_it_back(GET)?;
+        let mut slow = Browser::connect(&server)?;
+        slow.send("GET / HTTP/1.1\r\nSlow: ")?;
+        let mut half = Browser::connect(&server)?;
+        half.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello")?;
+        let mut late = Browser::connect(&server)?;
+        late.send(BEGINNING)?;
+        let mut turned = Duration::ZERO;
+        while turned < REQUEST_TIMEOUT {
+            for browser in [&slow, &half] {
+                let was_refused = browser.client.has_received().is_some();
+                if was_refused && turned + began.elapsed() < REQUEST_TIMEOUT {
+                    return Err(Trouble::Server(format!(
+                        "a request that was not complete was refused in less than {REQUEST_TIMEOUT:?}"
+                    )));
+                }
+            }
+            let _ = slow.client.send_what_fits(b"x");
+            if turned == REQUEST_TIMEOUT / 2 {
+                late.send(&GET[BEGINNING.len()..])?;
+                late.gets_it_back(GET)?;
+                late.send(BEGINNING)?;
+            }
+            // When this is answered, what was sent before it has been read.
+            witness.send(GET)?;
+            witness.gets_it_back(GET)?;
+            server.turn_clock(SECOND)?;
+            turned += SECOND;
+        }
+        wait_until("both refused", 2 * SECOND, || {
+            [&slow, &half].iter().all(|browser| browser.client.has_received().is_some())
+        })?;
+        slow.is_refused(&[408])?;
+        half.is_refused(&[408])?;
+        late.send(&GET[BEGINNING.len()..])?;
+        late.gets_it_back(GET)?;
+        silent.send(GET)?;
+        silent.gets_it_back(GET).map(drop)
     });
 }
