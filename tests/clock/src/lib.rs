@@ -6,7 +6,8 @@
 
 use std::{env, ffi::c_int, fs::File, os::unix::fs::FileExt, sync::OnceLock};
 
-/// The environment variable that names the file (`tests/support/src/clock.rs` sets it): it holds the seconds, as eight bytes in the machine's order.
+/// The environment variable that names the file, which holds the seconds as eight bytes in the machine's order
+/// (`tests/support/src/clock.rs` writes both).
 const CLOCK: &str = "TURNED_CLOCK";
 
 /// Seconds that the clock was turned on by so far.

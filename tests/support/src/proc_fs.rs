@@ -276,7 +276,7 @@ pub fn tcp_sockets(port: u16) -> Vec<TcpSocket> {
 }
 
 /// The same from `/proc/net/tcp` and `/proc/net/tcp6` (proc_net_tcp in the kernel's documentation), which every kernel
-/// has.
+/// has. Connections in TIME_WAIT stand there for a minute, and are left out as they are there.
 pub(crate) fn tcp_sockets_in_proc(port: u16) -> Vec<TcpSocket> {
     // Thousands of rows may be about others.
     let word = format!(":{port:04X} ");
@@ -293,14 +293,21 @@ pub(crate) fn tcp_sockets_in_proc(port: u16) -> Vec<TcpSocket> {
 }
 
 /// `   0: 0100007F:2328 00000000:0000 0A 00000000:00000000 …`: local and remote address, state, the queues for sending and
-/// receiving, and further on the inode.
+/// receiving, and further on the inode. `None` for a connection in TIME_WAIT, which no process has any more.
 fn tcp_socket(row: &str) -> Option<TcpSocket> {
+    const TIME_WAIT: &str = "06";
     const LISTEN: &str = "0A";
     let mut words = row.split_whitespace().skip(1);
+    let local = address(words.next()?)?;
+    let remote = address(words.next()?)?;
+    let state = words.next()?;
+    if state == TIME_WAIT {
+        return None;
+    }
     Some(TcpSocket {
-        local: address(words.next()?)?,
-        remote: address(words.next()?)?,
-        listens: words.next()? == LISTEN,
+        local,
+        remote,
+        listens: state == LISTEN,
         unread: usize::from_str_radix(words.next()?.split_once(':')?.1, 16).ok()?,
         inode: words.nth(4)?.parse().ok()?,
     })

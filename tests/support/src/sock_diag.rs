@@ -136,22 +136,28 @@ mod tests {
             let Ok(listener) = TcpListener::bind(localhost) else {
                 continue;
             };
-            let port = listener.local_addr().unwrap().port();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            // The end that closes first is left in TIME_WAIT.
+            let closed_second = TcpStream::connect(address).unwrap();
+            drop(listener.accept().unwrap());
+            drop(closed_second);
+            let mut client = TcpStream::connect(address).unwrap();
             let _accepted = listener.accept().unwrap();
             client.write_all(b"unread").unwrap();
-            let _waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let _waiting = TcpStream::connect(address).unwrap();
             wait_until("both tables say the same", PATIENCE, || {
+                // Somebody else may have the same port of another address.
                 let sorted = |mut sockets: Vec<TcpSocket>| {
+                    sockets.retain(|socket| socket.local.ip() == address.ip());
                     sockets.sort_by_key(|socket| socket.remote);
                     sockets
                 };
-                let seen = sorted(tcp_sockets(port).unwrap());
+                let seen = sorted(tcp_sockets(address.port()).unwrap());
                 seen.len() == 3
                     && seen
                         .iter()
                         .any(|socket| socket.unread == 6 && socket.inode != 0)
-                    && seen == sorted(proc_fs::tcp_sockets_in_proc(port))
+                    && seen == sorted(proc_fs::tcp_sockets_in_proc(address.port()))
             })
             .unwrap();
         }
